@@ -102,7 +102,10 @@ impl Request {
             for (name, value) in &self.headers {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
-            head.push_str(&format!("content-length: {}\r\n\r\n", self.body.len()));
+            head.push_str(&format!(
+                "connection: close\r\ncontent-length: {}\r\n\r\n",
+                self.body.len()
+            ));
             stream.write_all(head.as_bytes())?;
             stream.write_all(&self.body)?;
             stream.read_to_end(&mut bytes)

@@ -221,8 +221,18 @@ impl Sshd {
         process::output(self.ssh().arg(script))
     }
 
-    /// The `ssh` program with this server's key and host, without a command.
+    /// The `ssh` program for this server, without a command.
     pub fn ssh(&self) -> Command {
+        self.ssh_with(
+            &self.private_key_file(),
+            &self.known_hosts_file(),
+            self.port(),
+        )
+    }
+
+    /// The `ssh` program with another key, other known hosts, or through the port of
+    /// a relay.
+    pub fn ssh_with(&self, key: &Path, known_hosts: &Path, port: u16) -> Command {
         let mut command = Command::new("ssh");
         command
             .args([
@@ -238,16 +248,12 @@ impl Sshd {
                 "StrictHostKeyChecking=yes",
                 "-o",
                 "IdentitiesOnly=yes",
+                "-o",
             ])
-            .arg("-o")
-            .arg(format!(
-                "UserKnownHostsFile={}",
-                self.known_hosts_file().display()
-            ))
+            .arg(format!("UserKnownHostsFile={}", known_hosts.display()))
             .arg("-i")
-            .arg(self.private_key_file())
-            .arg("-p")
-            .arg(self.port().to_string())
+            .arg(key)
+            .args(["-p", &port.to_string()])
             .arg(format!("{}@{}", self.user(), self.address().ip()));
         command
     }
