@@ -1,0 +1,785 @@
+//! Text with `{{ … }}` in it: found, checked for the names it uses, evaluated.
+//!
+//! Only expressions exist, no statements: a text is split here, and each
+//! expression is compiled by minijinja on its own. So a value that is one whole
+//! expression keeps its type, `{%` and `{#` are plain text, and a loop cannot be
+//! written.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use minijinja::value::ValueKind;
+use minijinja::{Environment, UndefinedBehavior, Value as Jinja};
+use serde_json::{Map, Value};
+
+use crate::diagnostic::{Diagnostic, Source, Span};
+
+/// The key of the object that stands for a secret in evaluated configuration.
+/// No key of a manifest begins with `$`, so nothing else looks like it.
+pub const SECRET_KEY: &str = "$secret";
+/// The key of the object that stands for what is not known before its step ran.
+pub const UNKNOWN_KEY: &str = "$unknown";
+
+/// What an expression may spend: stops `range(…)` and filters over filters,
+/// which plugins' request templates could bring.
+const FUEL: u64 = 200_000;
+/// Bytes that a text may grow to: stops doubling by concatenation.
+pub(crate) const MAX_TEXT: usize = 1 << 20;
+/// Elements and depth of a value that an expression gives: a plugin's output
+/// must not exhaust the host.
+const MAX_ELEMENTS: usize = 100_000;
+const MAX_DEPTH: usize = 64;
+
+/// The names that expressions begin with.
+pub const ROOTS: &[&str] = &["vars", "environment", "target", "run", "steps"];
+const FUNCTIONS: &[&str] = &["now", "range", "dict"];
+
+/// A name that an expression uses: `steps.build.image`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    pub root: String,
+    /// What follows, without the root.
+    pub path: Vec<String>,
+    pub span: Span,
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.root)?;
+        self.path.iter().try_for_each(|name| write!(f, ".{name}"))
+    }
+}
+
+/// What stands between `{{` and `}}`.
+#[derive(Clone, Debug)]
+pub struct Expression {
+    pub source: Arc<Source>,
+    pub span: Span,
+    text: String,
+    references: Vec<Reference>,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Literal(String),
+    Expression(Expression),
+}
+
+/// A text with expressions, or without.
+#[derive(Clone, Debug)]
+pub struct Template {
+    pub source: Arc<Source>,
+    /// Of the string in the manifest.
+    pub span: Span,
+    text: String,
+    parts: Vec<Part>,
+}
+
+/// A configuration as written: a tree with templates at its leaves.
+#[derive(Clone, Debug)]
+pub struct With {
+    pub source: Arc<Source>,
+    pub span: Span,
+    pub node: WithNode,
+}
+
+#[derive(Clone, Debug)]
+pub enum WithNode {
+    /// A number, a boolean, or a date as text.
+    Scalar(Value),
+    Text(Template),
+    /// `{ secret = "NAME" }`
+    Secret(String),
+    List(Vec<With>),
+    /// With the place of each key.
+    Table(IndexMap<String, (Span, With)>),
+}
+
+/// The values that expressions see.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    pub vars: Map<String, Value>,
+    /// None when none was chosen.
+    pub environment: Option<Map<String, Value>>,
+    pub run: Map<String, Value>,
+    /// None for a step without `on`.
+    pub target: Option<Map<String, Value>>,
+    /// Outputs by step.
+    pub steps: Map<String, Value>,
+    /// What `now` answers.
+    pub now: Timestamp,
+    /// Outputs that are not there are unknown, rather than an error: before
+    /// their steps ran.
+    pub preview: bool,
+}
+
+/// An evaluated configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resolved {
+    /// Secrets are `{"$secret": NAME}`, what is not known `{"$unknown": WHAT}`.
+    pub value: Value,
+    /// The keys whose values came, at least in part, from other steps' outputs.
+    pub tainted: BTreeSet<String>,
+}
+
+/// The names of the secrets in an evaluated value, in order, each once.
+pub fn secrets_in(value: &Value) -> Vec<String> {
+    fn walk(value: &Value, names: &mut Vec<String>) {
+        match value {
+            Value::Object(entries) => {
+                if let Some(name) = secret_name(value) {
+                    if !names.iter().any(|known| known == name) {
+                        names.push(name.to_owned());
+                    }
+                } else {
+                    entries.values().for_each(|value| walk(value, names));
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|value| walk(value, names)),
+            _ => {}
+        }
+    }
+    let mut names = Vec::new();
+    walk(value, &mut names);
+    names
+}
+
+/// The name in `{"$secret": NAME}`.
+pub fn secret_name(value: &Value) -> Option<&str> {
+    reserved(value, SECRET_KEY)
+}
+
+/// What is not known, of `{"$unknown": WHAT}`.
+pub fn unknown_name(value: &Value) -> Option<&str> {
+    reserved(value, UNKNOWN_KEY)
+}
+
+fn reserved<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    let entries = value.as_object()?;
+    if entries.len() != 1 {
+        return None;
+    }
+    entries.get(key)?.as_str()
+}
+
+fn unknown(what: &str) -> Value {
+    Value::Object(Map::from_iter([(UNKNOWN_KEY.to_owned(), what.into())]))
+}
+
+/// Where a string's content begins in the manifest, when it stands there
+/// without escapes.
+fn content_start(source: &Source, span: Span, text: &str) -> Option<usize> {
+    let raw = source.slice(span);
+    let skip = if raw.starts_with("\"\"\"") || raw.starts_with("'''") {
+        let newline = &raw[3..];
+        if newline.starts_with("\r\n") {
+            5
+        } else if newline.starts_with('\n') {
+            4
+        } else {
+            3
+        }
+    } else {
+        1
+    };
+    raw.get(skip..)?
+        .starts_with(text)
+        .then_some(span.start + skip)
+}
+
+/// One piece of a text: literal, or an expression with the range of its inside.
+pub(crate) enum Piece<'a> {
+    Literal(&'a str),
+    Expression(&'a str, std::ops::Range<usize>),
+}
+
+/// Splits at `{{` and `}}`, minding strings and braces within. An error is the
+/// offset of a `{{` that is not closed.
+pub(crate) fn split(text: &str) -> Result<Vec<Piece<'_>>, usize> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find("{{") {
+        let open = at + found;
+        if open > at {
+            pieces.push(Piece::Literal(&text[at..open]));
+        }
+        let start = open + 2;
+        let mut quote: Option<u8> = None;
+        let mut depth = 0_usize;
+        let bytes = text.as_bytes();
+        let mut index = start;
+        let close = loop {
+            let Some(&byte) = bytes.get(index) else {
+                return Err(open);
+            };
+            match (quote, byte) {
+                (Some(_), b'\\') => index += 1,
+                (Some(mark), byte) if byte == mark => quote = None,
+                (Some(_), _) => {}
+                (None, b'"' | b'\'') => quote = Some(byte),
+                (None, b'{') => depth += 1,
+                (None, b'}') if depth > 0 => depth -= 1,
+                (None, b'}') if bytes.get(index + 1) == Some(&b'}') => break index,
+                _ => {}
+            }
+            index += 1;
+        };
+        pieces.push(Piece::Expression(&text[start..close], start..close));
+        at = close + 2;
+    }
+    if at < text.len() {
+        pieces.push(Piece::Literal(&text[at..]));
+    }
+    Ok(pieces)
+}
+
+/// A minijinja environment without anything that reads or prints.
+pub(crate) fn jinja(undefined: UndefinedBehavior) -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(undefined);
+    environment.set_fuel(Some(FUEL));
+    environment.set_debug(false);
+    environment.set_recursion_limit(50);
+    for name in ["debug", "lipsum", "namespace"] {
+        environment.remove_global(name);
+    }
+    environment
+}
+
+fn strict() -> &'static Environment<'static> {
+    static STRICT: OnceLock<Environment<'static>> = OnceLock::new();
+    STRICT.get_or_init(|| jinja(UndefinedBehavior::Strict))
+}
+
+/// What a minijinja error says, without its position in a text of one line.
+pub(crate) fn jinja_message(error: &minijinja::Error) -> String {
+    match error.detail() {
+        Some(detail) => detail.to_owned(),
+        None => error.kind().to_string(),
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Where a dotted name stands in an expression.
+fn find_name(text: &str, name: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    text.match_indices(name).map(|(at, _)| at).find(|&at| {
+        let before = at.checked_sub(1).map(|at| bytes[at]);
+        let after = bytes.get(at + name.len()).copied();
+        !before.is_some_and(|byte| is_word(byte) || byte == b'.') && !after.is_some_and(is_word)
+    })
+}
+
+impl Expression {
+    /// `start`: where the text begins in the manifest, if it stands there as it
+    /// is; otherwise messages point at `span`.
+    fn parse(
+        source: &Arc<Source>,
+        span: Span,
+        start: Option<usize>,
+        text: &str,
+    ) -> Result<Self, Diagnostic> {
+        let own = start.map_or(span, |start| {
+            let lead = text.len() - text.trim_start().len();
+            Span::new(start + lead, start + text.trim_end().len().max(lead))
+        });
+        if text.trim().is_empty() {
+            return Err(
+                Diagnostic::new("manifest.expression", "the expression is empty")
+                    .at(source, own, "here")
+                    .hint("to write {{ itself, write {{ '{{' }}"),
+            );
+        }
+        let compiled = strict().compile_expression(text).map_err(|error| {
+            Diagnostic::new(
+                "manifest.expression",
+                format!("invalid expression: {}", jinja_message(&error)),
+            )
+            .at(source, own, "here")
+            .hint("docs/manifest.md has the syntax; to write {{ itself, write {{ '{{' }}")
+        })?;
+        let mut names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
+        names.sort();
+        let references = names
+            .iter()
+            .map(|name| {
+                let mut words = name.split('.').map(str::to_owned);
+                let place = start.zip(find_name(text, name)).map_or(own, |(start, at)| {
+                    Span::new(start + at, start + at + name.len())
+                });
+                Reference {
+                    root: words.next().unwrap_or_default(),
+                    path: words.collect(),
+                    span: place,
+                }
+            })
+            .filter(|reference| {
+                !(reference.path.is_empty() && FUNCTIONS.contains(&reference.root.as_str()))
+            })
+            .collect();
+        Ok(Self {
+            source: Arc::clone(source),
+            span: own,
+            text: text.to_owned(),
+            references,
+        })
+    }
+
+    /// A condition: `run.branch == 'main'`, in `{{ }}` or without.
+    pub fn condition(source: &Arc<Source>, span: Span, text: &str) -> Result<Self, Diagnostic> {
+        let start = content_start(source, span, text);
+        match split(text).as_deref() {
+            Ok([Piece::Expression(inner, range)]) => {
+                Self::parse(source, span, start.map(|start| start + range.start), inner)
+            }
+            Ok([] | [Piece::Literal(_)]) => Self::parse(source, span, start, text),
+            _ => Err(
+                Diagnostic::new("manifest.expression", "a condition is one expression")
+                    .at(source, span, "here")
+                    .hint("write it without {{ }}: when = \"run.branch == 'main'\""),
+            ),
+        }
+    }
+
+    pub fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    /// The value; `{"$unknown": WHAT}` when it touches something unknown.
+    pub fn evaluate(&self, scope: &Scope) -> Result<Value, Diagnostic> {
+        for reference in &self.references {
+            if let Some(what) = self.look_up(reference, scope)? {
+                return Ok(unknown(&what));
+            }
+        }
+        let mut context: Vec<(&str, Jinja)> = Vec::new();
+        let uses = |root: &str| {
+            self.references
+                .iter()
+                .any(|reference| reference.root == root)
+        };
+        let maps = [
+            ("vars", Some(&scope.vars)),
+            ("environment", scope.environment.as_ref()),
+            ("run", Some(&scope.run)),
+            ("target", scope.target.as_ref()),
+            ("steps", Some(&scope.steps)),
+        ];
+        for (root, map) in maps {
+            if let Some(map) = map.filter(|_| uses(root)) {
+                context.push((root, map_to_jinja(map)));
+            }
+        }
+        let now = scope.now;
+        context.push((
+            "now",
+            Jinja::from_function(move |format: String, zone: Option<String>| {
+                format_time(now, &format, zone.as_deref())
+            }),
+        ));
+        let value = strict()
+            .compile_expression(&self.text)
+            .and_then(|compiled| compiled.eval(Jinja::from_pairs(context)))
+            .map_err(|error| self.failed(&jinja_message(&error)))?;
+        from_jinja(&value).map_err(|message| self.failed(&message))
+    }
+
+    fn failed(&self, message: &str) -> Diagnostic {
+        Diagnostic::new(
+            "manifest.expression",
+            format!("cannot evaluate the expression: {message}"),
+        )
+        .at(&self.source, self.span, "here")
+    }
+
+    /// What is unknown about a name, if something is; an error when an output
+    /// is not there.
+    fn look_up(&self, reference: &Reference, scope: &Scope) -> Result<Option<String>, Diagnostic> {
+        if reference.root != "steps" {
+            return Ok(None);
+        }
+        let [step, output, rest @ ..] = reference.path.as_slice() else {
+            return Ok(None);
+        };
+        let short = || format!("steps.{step}.{output}");
+        let Some(value) = scope
+            .steps
+            .get(step)
+            .and_then(|outputs| outputs.get(output))
+        else {
+            if scope.preview {
+                return Ok(Some(short()));
+            }
+            return Err(Diagnostic::new(
+                "manifest.missing-output",
+                format!("step {step} gave no output `{output}`"),
+            )
+            .at(&self.source, reference.span, "used here")
+            .hint(format!(
+                "run without --only and --from, or look why {step} did not give it: windlass logs"
+            )));
+        };
+        if contains_unknown(value) {
+            // A known part of a partly known value is known.
+            let mut part = value;
+            for name in rest {
+                match part.get(name) {
+                    Some(inner) => part = inner,
+                    None => break,
+                }
+            }
+            if contains_unknown(part) {
+                return Ok(Some(short()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn contains_unknown(value: &Value) -> bool {
+    match value {
+        Value::Object(entries) => {
+            unknown_name(value).is_some() || entries.values().any(contains_unknown)
+        }
+        Value::Array(items) => items.iter().any(contains_unknown),
+        _ => false,
+    }
+}
+
+fn format_time(
+    now: Timestamp,
+    format: &str,
+    zone: Option<&str>,
+) -> Result<String, minijinja::Error> {
+    static ZONES: OnceLock<TimeZoneDatabase> = OnceLock::new();
+    let invalid =
+        |message: String| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message);
+    let zone = match zone {
+        None => TimeZone::UTC,
+        // The bundled database: a static binary in an empty image has no other.
+        Some(name) => ZONES
+            .get_or_init(TimeZoneDatabase::bundled)
+            .get(name)
+            .map_err(|_| {
+                invalid(format!(
+                    "there is no time zone {name:?}; names are like 'Europe/Berlin'"
+                ))
+            })?,
+    };
+    jiff::fmt::strtime::format(format, &now.to_zoned_datetime(zone))
+        .map_err(|error| invalid(format!("invalid time format {format:?}: {error}")))
+}
+
+impl Template {
+    pub fn parse(source: &Arc<Source>, span: Span, text: &str) -> Result<Self, Diagnostic> {
+        let start = content_start(source, span, text);
+        let pieces = split(text).map_err(|open| {
+            let place = start.map_or(span, |start| Span::new(start + open, start + open + 2));
+            Diagnostic::new("manifest.expression", "the expression has no end")
+                .at(source, place, "opened here")
+                .hint("close it with }}; to write {{ itself, write {{ '{{' }}")
+        })?;
+        let parts = pieces
+            .into_iter()
+            .map(|piece| {
+                Ok(match piece {
+                    Piece::Literal(literal) => Part::Literal(literal.to_owned()),
+                    Piece::Expression(inner, range) => Part::Expression(Expression::parse(
+                        source,
+                        span,
+                        start.map(|start| start + range.start),
+                        inner,
+                    )?),
+                })
+            })
+            .collect::<Result<_, Diagnostic>>()?;
+        Ok(Self {
+            source: Arc::clone(source),
+            span,
+            text: text.to_owned(),
+            parts,
+        })
+    }
+
+    /// As written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The text, when there is no expression in it.
+    pub fn literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The expression, when there is nothing else.
+    pub fn whole(&self) -> Option<&Expression> {
+        match self.parts.as_slice() {
+            [Part::Expression(expression)] => Some(expression),
+            _ => None,
+        }
+    }
+
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Expression(expression) => Some(expression),
+            Part::Literal(_) => None,
+        })
+    }
+
+    /// One whole expression keeps its type; anything else is text, and unknown
+    /// as a whole when a part of it is.
+    pub fn evaluate(&self, scope: &Scope) -> Result<Value, Diagnostic> {
+        if let Some(expression) = self.whole() {
+            return expression.evaluate(scope);
+        }
+        self.render(scope, str::to_owned)
+    }
+
+    /// Always text, or unknown. `escape` is applied to what expressions give.
+    pub fn render(
+        &self,
+        scope: &Scope,
+        escape: impl Fn(&str) -> String,
+    ) -> Result<Value, Diagnostic> {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => out.push_str(text),
+                Part::Expression(expression) => {
+                    let value = expression.evaluate(scope)?;
+                    if unknown_name(&value).is_some() {
+                        return Ok(value);
+                    }
+                    let text = scalar_text(&value).ok_or_else(|| {
+                        Diagnostic::new(
+                            "manifest.expression",
+                            format!("{} cannot stand within a text", kind_of(&value)),
+                        )
+                        .at(&self.source, expression.span, "this one")
+                        .hint("pick a part of it, or use a filter: `| join(', ')`, `| tojson`")
+                    })?;
+                    out.push_str(&escape(&text));
+                }
+            }
+            if out.len() > MAX_TEXT {
+                return Err(Diagnostic::new(
+                    "manifest.expression",
+                    format!("the text grows past {MAX_TEXT} bytes"),
+                )
+                .at(&self.source, self.span, "this one"));
+            }
+        }
+        Ok(Value::String(out))
+    }
+}
+
+impl With {
+    /// Every expression in it, in the order of the manifest.
+    pub fn expressions(&self) -> Vec<&Expression> {
+        fn walk<'a>(with: &'a With, found: &mut Vec<&'a Expression>) {
+            match &with.node {
+                WithNode::Scalar(_) | WithNode::Secret(_) => {}
+                WithNode::Text(template) => found.extend(template.expressions()),
+                WithNode::List(items) => items.iter().for_each(|item| walk(item, found)),
+                WithNode::Table(entries) => {
+                    entries.values().for_each(|(_, item)| walk(item, found));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self, &mut found);
+        found
+    }
+
+    /// The secrets in it, with their places.
+    pub fn secrets(&self) -> Vec<(Span, &str)> {
+        fn walk<'a>(with: &'a With, found: &mut Vec<(Span, &'a str)>) {
+            match &with.node {
+                WithNode::Scalar(_) | WithNode::Text(_) => {}
+                WithNode::Secret(name) => found.push((with.span, name)),
+                WithNode::List(items) => items.iter().for_each(|item| walk(item, found)),
+                WithNode::Table(entries) => {
+                    entries.values().for_each(|(_, item)| walk(item, found));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self, &mut found);
+        found
+    }
+
+    /// The keys of the table whose values use other steps' outputs.
+    pub fn tainted(&self) -> BTreeSet<String> {
+        let WithNode::Table(entries) = &self.node else {
+            return BTreeSet::new();
+        };
+        entries
+            .iter()
+            .filter(|(_, (_, value))| {
+                value
+                    .expressions()
+                    .iter()
+                    .flat_map(|expression| expression.references())
+                    .any(|reference| reference.root == "steps")
+            })
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+}
+
+/// The value of a configuration, with its tainted keys.
+pub fn resolve(with: &With, scope: &Scope) -> Result<Resolved, Diagnostic> {
+    Ok(Resolved {
+        value: evaluate(with, scope)?,
+        tainted: with.tainted(),
+    })
+}
+
+/// The value of a configuration.
+pub fn evaluate(with: &With, scope: &Scope) -> Result<Value, Diagnostic> {
+    Ok(match &with.node {
+        WithNode::Scalar(value) => value.clone(),
+        WithNode::Secret(name) => Value::Object(Map::from_iter([(
+            SECRET_KEY.to_owned(),
+            name.as_str().into(),
+        )])),
+        WithNode::Text(template) => template.evaluate(scope)?,
+        WithNode::List(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| evaluate(item, scope))
+                .collect::<Result<_, _>>()?,
+        ),
+        WithNode::Table(entries) => Value::Object(
+            entries
+                .iter()
+                .map(|(key, (_, item))| Ok((key.clone(), evaluate(item, scope)?)))
+                .collect::<Result<_, Diagnostic>>()?,
+        ),
+    })
+}
+
+/// The text of a string, a number or a boolean.
+pub(crate) fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        _ => None,
+    }
+}
+
+/// For messages: `a list`.
+pub(crate) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "an absent value",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a number",
+        Value::Number(_) => "an integer",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a table",
+    }
+}
+
+fn map_to_jinja(map: &Map<String, Value>) -> Jinja {
+    Jinja::from_pairs(
+        map.iter()
+            .map(|(key, value)| (key.clone(), to_jinja(value))),
+    )
+}
+
+pub(crate) fn to_jinja(value: &Value) -> Jinja {
+    match value {
+        Value::Null => Jinja::from(()),
+        Value::Bool(flag) => Jinja::from(*flag),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => Jinja::from(integer),
+            (None, Some(integer)) => Jinja::from(integer),
+            (None, None) => Jinja::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => Jinja::from(text.as_str()),
+        Value::Array(items) => Jinja::from(items.iter().map(to_jinja).collect::<Vec<_>>()),
+        Value::Object(entries) => map_to_jinja(entries),
+    }
+}
+
+/// The error is a fragment.
+pub(crate) fn from_jinja(value: &Jinja) -> Result<Value, String> {
+    fn convert(value: &Jinja, depth: usize, budget: &mut usize) -> Result<Value, String> {
+        if depth > MAX_DEPTH {
+            return Err(format!("the value is nested deeper than {MAX_DEPTH}"));
+        }
+        *budget = budget
+            .checked_sub(1)
+            .ok_or_else(|| format!("the value has more than {MAX_ELEMENTS} elements"))?;
+        Ok(match value.kind() {
+            ValueKind::Undefined => return Err("the value is undefined".to_owned()),
+            ValueKind::None => Value::Null,
+            ValueKind::Bool => Value::Bool(value.is_true()),
+            ValueKind::Number => {
+                if let Ok(integer) = i64::try_from(value.clone()) {
+                    if value.is_integer() {
+                        return Ok(integer.into());
+                    }
+                }
+                if let Some(integer) = value
+                    .is_integer()
+                    .then(|| u64::try_from(value.clone()).ok())
+                    .flatten()
+                {
+                    return Ok(integer.into());
+                }
+                let float = f64::try_from(value.clone()).unwrap_or(f64::NAN);
+                serde_json::Number::from_f64(float)
+                    .map(Value::Number)
+                    .ok_or_else(|| "the value is not a finite number".to_owned())?
+            }
+            ValueKind::String => {
+                let text = value.as_str().unwrap_or_default();
+                if text.len() > MAX_TEXT {
+                    return Err(format!("the text is longer than {MAX_TEXT} bytes"));
+                }
+                Value::String(text.to_owned())
+            }
+            ValueKind::Seq | ValueKind::Iterable => Value::Array(
+                value
+                    .try_iter()
+                    .map_err(|error| jinja_message(&error))?
+                    .map(|item| convert(&item, depth + 1, budget))
+                    .collect::<Result<_, _>>()?,
+            ),
+            ValueKind::Map => {
+                let mut entries = Map::new();
+                for key in value.try_iter().map_err(|error| jinja_message(&error))? {
+                    let name = key
+                        .as_str()
+                        .ok_or_else(|| "a table has a key that is no string".to_owned())?;
+                    if name.starts_with('$') {
+                        // Reserved: an output must not pass for a secret.
+                        return Err(format!("the key {name:?} begins with $"));
+                    }
+                    let item = value
+                        .get_item(&key)
+                        .map_err(|error| jinja_message(&error))?;
+                    entries.insert(name.to_owned(), convert(&item, depth + 1, budget)?);
+                }
+                Value::Object(entries)
+            }
+            kind => return Err(format!("the value is no data, but a {kind}")),
+        })
+    }
+    let mut budget = MAX_ELEMENTS;
+    convert(value, 0, &mut budget)
+}

@@ -1,0 +1,274 @@
+//! A manifest with everything that can be known before a run: what the engine
+//! executes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use windlass_model::grant::Grant;
+use windlass_model::target::{RegistryLogin, TargetSpec};
+use windlass_model::{StepKey, StepName, TargetName};
+
+use crate::catalog::Catalog;
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Span};
+use crate::expression::{Expression, Resolved, Scope, With};
+use crate::manifest::{Manifest, NotifyEvent, Retry, RollbackMode, SecretSource};
+
+/// The deadline of a step that has none written.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// What is not in the manifest.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// `--env`. When absent and the manifest has exactly one, that one.
+    pub environment: Option<String>,
+    /// `--var NAME=VALUE`
+    pub vars: BTreeMap<String, String>,
+    /// Those of [`Manifest::wanted_env`] that are set. An empty one counts as
+    /// not set: that is what CI gives for a setting that does not exist.
+    pub env: BTreeMap<String, String>,
+    pub run: RunFacts,
+    /// `--only`: these steps and no others.
+    pub only: Vec<String>,
+    /// `--from`: this step, and those that come after it.
+    pub from: Option<String>,
+}
+
+/// The facts of a run, for expressions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFacts {
+    pub id: String,
+    /// From `--tag`, CI or git; else the manifest's template gives it.
+    pub tag: Option<String>,
+    /// Empty outside a repository.
+    pub commit: String,
+    pub branch: String,
+    pub dirty: bool,
+    /// When the run started.
+    pub now: Timestamp,
+}
+
+/// What steps gave: by step, by target (None for a step without `on`), by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outputs(BTreeMap<StepName, BTreeMap<Option<TargetName>, IndexMap<String, Value>>>);
+
+impl Outputs {
+    pub fn insert(&mut self, step: &StepKey, outputs: IndexMap<String, Value>) {
+        self.0
+            .entry(step.name.clone())
+            .or_default()
+            .insert(step.target.clone(), outputs);
+    }
+
+    pub fn get(&self, step: &StepKey) -> Option<&IndexMap<String, Value>> {
+        self.0.get(&step.name)?.get(&step.target)
+    }
+}
+
+/// What `uses` names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PluginSource {
+    /// By its name, such as `docker-push`.
+    BuiltIn(String),
+    /// A component's path, from the manifest's directory.
+    File(String),
+}
+
+/// A grant that the manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenGrant {
+    pub grant: Grant,
+    pub place: Place,
+}
+
+/// A secret that the run needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    pub name: String,
+    pub source: SecretSource,
+    /// Where it is used first.
+    pub place: Place,
+}
+
+/// The environment that was chosen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Environment {
+    pub name: String,
+    pub targets: Vec<TargetName>,
+    /// Ask before the run.
+    pub confirm: bool,
+    /// `environment.NAME`
+    pub values: Map<String, Value>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub allow_dirty: bool,
+    /// Step instances at once.
+    pub max_parallel: usize,
+    /// Of the whole run.
+    pub timeout: Option<Duration>,
+    pub lease_ttl: Duration,
+    /// How long to wait for a lease that another run holds.
+    pub lease_wait: Duration,
+    pub keep_releases: u32,
+}
+
+/// A step.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: StepName,
+    /// As written.
+    pub uses: String,
+    pub plugin: PluginSource,
+    /// Steps that come before: written in `needs`, or by an output used.
+    pub needs: Vec<StepName>,
+    /// Empty for a step without `on`.
+    pub targets: Vec<TargetName>,
+    /// Of the whole step, attempts included.
+    pub timeout: Duration,
+    pub retry: Retry,
+    pub grants: Vec<WrittenGrant>,
+    pub continue_on_error: bool,
+    /// False when `--only` or `--from` leaves it out.
+    pub selected: bool,
+    /// Of its name in the manifest.
+    pub place: Place,
+    pub(crate) with: With,
+    pub(crate) when: Option<Expression>,
+}
+
+/// A notification.
+#[derive(Clone, Debug)]
+pub struct NotifyNode {
+    pub name: StepName,
+    pub uses: String,
+    pub plugin: PluginSource,
+    pub events: BTreeSet<NotifyEvent>,
+    pub grants: Vec<WrittenGrant>,
+    pub timeout: Duration,
+    pub place: Place,
+    pub(crate) with: With,
+}
+
+/// A manifest with its inputs.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    pub manifest: Arc<Manifest>,
+    pub pipeline: String,
+    pub environment: Option<Environment>,
+    pub tag: String,
+    pub settings: Settings,
+    /// Every target that this run could reach: those of the environment, those
+    /// that steps name, and those that are in no environment.
+    pub targets: Vec<TargetSpec>,
+    /// The targets that steps of this run work on, sorted by name.
+    pub active: Vec<TargetName>,
+    pub registries: Vec<RegistryLogin>,
+    /// Each after those that it needs.
+    pub steps: Vec<Node>,
+    pub notify: Vec<NotifyNode>,
+    pub rollback: RollbackMode,
+    pub secrets: Vec<SecretUse>,
+    pub warnings: Diagnostics,
+    pub(crate) base: Scope,
+}
+
+impl Graph {
+    /// Resolves variables, environment, targets, tag and order. Every problem
+    /// is found in one pass.
+    pub fn build(manifest: &Arc<Manifest>, _inputs: &Inputs) -> Result<Self, Diagnostics> {
+        Err(Diagnostic::new("manifest.internal", "not there yet")
+            .at(&manifest.source, Span::default(), "")
+            .into())
+    }
+
+    /// Checks steps and notifications against their plugins: configuration,
+    /// outputs, secrets. Errors and warnings.
+    pub fn check(&self, _catalog: &Catalog) -> Diagnostics {
+        Diagnostics::default()
+    }
+
+    pub fn step(&self, name: &str) -> Option<&Node> {
+        self.steps.iter().find(|step| step.name.as_str() == name)
+    }
+
+    /// Every instance of every step, in order.
+    pub fn instances(&self) -> Vec<StepKey> {
+        self.steps.iter().flat_map(Node::instances).collect()
+    }
+
+    /// The instances that must end before this one starts.
+    pub fn dependencies(&self, _step: &StepKey) -> Vec<StepKey> {
+        Vec::new()
+    }
+
+    /// What expressions of an instance see. An output that is not in `outputs`
+    /// is an error when it is used.
+    pub fn scope(&self, _step: &StepKey, _outputs: &Outputs) -> Scope {
+        self.base.clone()
+    }
+
+    /// The same, before the steps ran: outputs that are not there are unknown.
+    pub fn preview_scope(&self, step: &StepKey, outputs: &Outputs) -> Scope {
+        Scope {
+            preview: true,
+            ..self.scope(step, outputs)
+        }
+    }
+
+    /// What expressions of a notification see.
+    pub fn notify_scope(&self) -> Scope {
+        self.base.clone()
+    }
+}
+
+impl Node {
+    pub fn instances(&self) -> Vec<StepKey> {
+        if self.targets.is_empty() {
+            return vec![StepKey {
+                name: self.name.clone(),
+                target: None,
+            }];
+        }
+        self.targets
+            .iter()
+            .map(|target| StepKey {
+                name: self.name.clone(),
+                target: Some(target.clone()),
+            })
+            .collect()
+    }
+
+    /// The configuration, evaluated: an object.
+    pub fn config(&self, scope: &Scope) -> Result<Resolved, Diagnostic> {
+        crate::expression::resolve(&self.with, scope)
+    }
+
+    /// Whether to run it; None when that is not known yet.
+    pub fn when(&self, _scope: &Scope) -> Result<Option<bool>, Diagnostic> {
+        Ok(Some(true))
+    }
+
+    /// The secrets that its configuration names, each once.
+    pub fn secrets(&self) -> BTreeSet<String> {
+        let found = self.with.secrets();
+        found.into_iter().map(|(_, name)| name.to_owned()).collect()
+    }
+}
+
+impl NotifyNode {
+    /// The configuration, evaluated: an object.
+    pub fn config(&self, scope: &Scope) -> Result<Resolved, Diagnostic> {
+        crate::expression::resolve(&self.with, scope)
+    }
+
+    /// The secrets that its configuration names, each once.
+    pub fn secrets(&self) -> BTreeSet<String> {
+        let found = self.with.secrets();
+        found.into_iter().map(|(_, name)| name.to_owned()).collect()
+    }
+}
