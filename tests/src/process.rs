@@ -28,6 +28,7 @@ read -r _
 kill -TERM "$part" 2>/dev/null
 while [ "$grace" -gt 0 ] && kill -0 "$part" 2>/dev/null; do sleep 0.1; grace=$((grace - 1)); done
 kill -KILL "$part" 2>/dev/null
+wait "$part"
 "#;
 
 /// A running part.

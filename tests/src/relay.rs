@@ -49,8 +49,13 @@ struct Shared {
 impl Relay {
     /// A relay to `target` on a free port of 127.0.0.1, without delay.
     pub fn to(target: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .map_err(Error::system("listen for the relay"))?;
+        Self::between((Ipv4Addr::LOCALHOST, 0).into(), target)
+    }
+
+    /// A relay from an address of this machine to `target`.
+    pub fn between(listen: SocketAddr, target: SocketAddr) -> Result<Self> {
+        let listener =
+            TcpListener::bind(listen).map_err(Error::system(format!("listen on {listen}")))?;
         let address = listener
             .local_addr()
             .map_err(Error::system("read the relay's address"))?;

@@ -33,6 +33,7 @@ pub struct Builder {
     tcp_forwarding: bool,
     max_sessions: u32,
     extra: Vec<String>,
+    within: Vec<String>,
 }
 
 impl Builder {
@@ -87,6 +88,13 @@ impl Builder {
         self
     }
 
+    /// Starts the server through another command, as `nsenter` is one.
+    #[must_use]
+    pub(crate) fn within(mut self, command: Vec<String>) -> Self {
+        self.within = command;
+        self
+    }
+
     /// Starts the server.
     pub fn start(&self) -> Result<Sshd> {
         sweep::once();
@@ -107,13 +115,16 @@ impl Builder {
         let files = ServerFiles::write(self)?;
         let log = files.scratch.join("sshd.log");
         // An absolute path, or sshd refuses: it runs itself again for a connection.
-        let args = [
-            Path::new("-D"),
-            Path::new("-e"),
-            Path::new("-f"),
-            &files.config,
-        ];
-        let server = Supervised::start(&program, args, &log, GRACE)?;
+        let mut words: Vec<PathBuf> = self.within.iter().map(PathBuf::from).collect();
+        words.extend([
+            program,
+            "-D".into(),
+            "-e".into(),
+            "-f".into(),
+            files.config.clone(),
+        ]);
+        let first = words.remove(0);
+        let server = Supervised::start(&first, words, &log, GRACE)?;
         let address = files.address;
         server.wait_until("sshd", READY, || {
             // Its banner, not only its port: see `wait_until` on foreign answers.
@@ -158,6 +169,7 @@ impl Sshd {
             tcp_forwarding: true,
             max_sessions: 20,
             extra: Vec::new(),
+            within: Vec::new(),
         }
     }
 

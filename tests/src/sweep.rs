@@ -11,13 +11,16 @@ use crate::{docker, hosts, process};
 /// same time, and what stays is in nobody's way but takes space.
 pub fn once() {
     static SWEPT: Once = Once::new();
-    SWEPT.call_once(|| {
-        directories();
-        if process::find_program("docker").is_some() {
-            containers_and_images();
-        }
-        hosts::sweep();
-    });
+    SWEPT.call_once(now);
+}
+
+/// Sweeps.
+pub fn now() {
+    hosts::sweep();
+    if process::find_program("docker").is_some() {
+        containers_and_images();
+    }
+    directories();
 }
 
 fn containers_and_images() {

@@ -18,7 +18,8 @@ use windlass_tests::process::Supervised;
 use windlass_tests::recorder::Reply;
 use windlass_tests::scratch::Scratch;
 use windlass_tests::{
-    HttpRecorder, Registry, Relay, Rig, Sshd, Windlass, Workspace, docker, process, require, tools,
+    HttpRecorder, Registry, Relay, Rig, Sshd, Windlass, Workspace, docker, process, require, sweep,
+    tools,
 };
 
 #[test]
@@ -541,4 +542,38 @@ fn wait_until(mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "it did not happen within 10 s");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn what_a_killed_run_left_is_swept() {
+    require!(Docker);
+    // Beyond the kernel's largest process id: an owner that never lives.
+    let dead = "wlrig-4194305-0";
+    let image = format!("127.0.0.1:1/{dead}/observer:1");
+    let context = Scratch::new().unwrap();
+    context
+        .write(
+            "Dockerfile",
+            "FROM scratch\nCOPY Dockerfile /\nCMD [\"/no\"]\n",
+        )
+        .unwrap();
+    process::capture(
+        docker::command()
+            .args(["build", "-qt", &image])
+            .arg(context.path()),
+    )
+    .unwrap();
+    let container = docker::run(["create", &image]).unwrap();
+    let label = format!("com.docker.compose.project={dead}");
+    docker::run(["network", "create", "--label", &label, dead]).unwrap();
+    let dir = std::env::temp_dir().join(format!("{dead}-x"));
+    std::fs::create_dir_all(dir.join("inner")).unwrap();
+    let mine = Scratch::new().unwrap();
+
+    sweep::now();
+    assert!(docker::run(["inspect", &container]).is_err());
+    assert!(docker::run(["image", "inspect", &image]).is_err());
+    assert!(docker::run(["network", "inspect", dead]).is_err());
+    assert!(!dir.exists());
+    assert!(mine.path().exists());
 }
