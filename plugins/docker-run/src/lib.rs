@@ -38,9 +38,9 @@ pub struct Config {
     /// When to pull the image.
     #[serde(default)]
     pull: Pull,
-    /// The target whose engine runs it; the step's own target when absent,
-    /// and this machine when the step has none.
-    target: Option<String>,
+    /// The target whose Docker engine runs it; the step's own target when
+    /// absent, and this machine when the step has none.
+    engine: Option<String>,
     /// The exit code that counts as success.
     #[serde(default)]
     expect_exit: i32,
@@ -94,6 +94,7 @@ impl Plugin for DockerRun {
 
     fn requests() -> Vec<&'static str> {
         vec![
+            "docker.engine {{ engine or target }}",
             "docker.inspect *",
             "docker.pull {{ image if pull != 'never' }}",
             "docker.run {{ image }}",
@@ -107,8 +108,7 @@ impl Plugin for DockerRun {
     fn run(config: Config) -> Result<(), Error> {
         refuse_secret_arguments(&config.command)?;
         let facts = facts();
-        let target = config.target.as_deref().filter(|name| *name != "local");
-        let engine = Engine::open(target.or(facts.remote_target()))?;
+        let engine = Engine::open(facts.engine(config.engine.as_deref()))?;
         provide(&engine, &config)?;
 
         let container = engine.run(&RunSpec {

@@ -93,6 +93,7 @@ impl Plugin for HttpProbe {
     fn requests() -> Vec<&'static str> {
         vec![
             "http.GET {{ url }}",
+            "http.via {{ target if from != 'here' }}",
             "secret.send {{ headers }} to http:{{ url }}",
         ]
     }

@@ -5,7 +5,7 @@ use windlass_sdk::{Error, Finding, OutputSpec, Plugin, Text, info, output};
 /// What the manifest says in `with`.
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     /// Whom to greet.
     name: Text,
     /// How often.
@@ -17,7 +17,7 @@ fn once() -> u8 {
     1
 }
 
-struct Greet;
+pub struct Greet;
 
 impl Plugin for Greet {
     type Config = Config;

@@ -2,7 +2,7 @@
 
 use crate::docker::Container;
 use crate::jobs::{Exit, Job};
-use crate::{Error, Value, format};
+use crate::{Error, ErrorKind, Value, format};
 
 /// Lines of a failed command's log that its error repeats.
 const ERROR_LINES: usize = 5;
@@ -78,7 +78,9 @@ impl std::ops::Deref for Cleanup {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        if let Err(error) = self.container.remove(self.grace_ms) {
+        if let Err(error) = self.container.remove(self.grace_ms)
+            && error.kind != ErrorKind::Cancelled
+        {
             crate::warn!("the container could not be removed: {}", error.message);
         }
     }

@@ -43,7 +43,7 @@
 //!     }
 //!
 //!     fn run(config: Config) -> Result<(), Error> {
-//!         let engine = docker::Engine::open(facts().remote_target())?;
+//!         let engine = docker::Engine::open(facts().engine(None))?;
 //!         info!("pulling {}", config.image);
 //!         engine.pull(&config.image.parts())?.finish("docker pull")?;
 //!         output::text("image", &config.image.parts())

@@ -8,6 +8,9 @@ use crate::bindings::exports::windlass::plugin::step::Description;
 use crate::context::{self, RunFacts};
 use crate::{Error, Finding, OutputSpec, config};
 
+/// The name of this machine among the targets.
+const LOCAL: &str = "local";
+
 /// A plugin: what it is, and what it does.
 pub trait Plugin {
     /// A serde struct. Its JSON Schema goes to the host, which checks the
@@ -74,11 +77,19 @@ pub fn facts() -> RunFacts {
 }
 
 impl RunFacts {
-    /// The step's target, unless it is this machine: what
-    /// [`Engine::open`](crate::docker::Engine::open) takes.
+    /// The step's target, unless it is this machine.
     #[must_use]
     pub fn remote_target(&self) -> Option<&str> {
-        self.target.as_deref().filter(|name| *name != "local")
+        self.target.as_deref().filter(|name| *name != LOCAL)
+    }
+
+    /// What [`Engine::open`](crate::docker::Engine::open) takes when the
+    /// configuration may name a target: that, else the step's own.
+    #[must_use]
+    pub fn engine<'a>(&'a self, named: Option<&'a str>) -> Option<&'a str> {
+        named
+            .or(self.target.as_deref())
+            .filter(|name| *name != LOCAL)
     }
 }
 
