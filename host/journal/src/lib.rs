@@ -1,1 +1,194 @@
-//! (see docs)
+//! What happened, on disk before anybody hears of it: the events of each run,
+//! and each call with its answer.
+//!
+//! One SQLite file, written by one thread a process ([`writer`]); appends that
+//! wait at the same time share one transaction and one sync to disk. What is
+//! read goes through a connection of its own ([`Reader`]). Neighbours: the
+//! engine appends, its journal layer records calls, reporters replay stored
+//! events. Two processes may use one journal at once.
+//!
+//! The rule that resume stands on: an intent is on disk before its effect
+//! starts. Records are written in the order in which they were given, so the
+//! sync of an intent covers the reads before it, and a lost tail holds no
+//! effect.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use windlass_model::event::{Envelope, Event};
+use windlass_model::{Call, CallError, CallId, Class, Reply, RunId};
+
+mod directory;
+mod error;
+mod reader;
+mod record;
+mod schema;
+mod writer;
+
+pub use error::JournalError;
+pub use reader::{Logs, Reader};
+pub use record::{Answer, LogLine, Origin, RecordedCall, RunSummary, Stored};
+pub use writer::{BLOB_BYTES_PER_RUN, INLINE_BYTES};
+
+use record::Body;
+use writer::{CallRow, EventRow, Job, Writer};
+
+/// The name of the file within the state directory.
+pub const FILE_NAME: &str = "journal.db";
+
+/// A journal open for writing; it can be read, too. Clones share the writer;
+/// when the last one is dropped, what waits is written and synced.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    writer: Arc<Writer>,
+    reader: Arc<Reader>,
+}
+
+impl Deref for Journal {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+impl Journal {
+    /// Opens the journal in a state directory, and makes both when missing:
+    /// the directory for this user only and unseen by git, the file likewise.
+    pub fn open(directory: &Path) -> Result<Self, JournalError> {
+        let file = directory::prepare(directory)?;
+        let connection = schema::open(&file)?;
+        let reader = Reader::open(&file)?;
+        Ok(Self {
+            writer: Arc::new(Writer::start(connection, file)?),
+            reader: Arc::new(reader),
+        })
+    }
+
+    /// For commands that only look: makes nothing. `None` when there is no
+    /// journal yet.
+    pub fn open_existing(directory: &Path) -> Result<Option<Reader>, JournalError> {
+        let file = directory.join(FILE_NAME);
+        match file.try_exists() {
+            Ok(true) => {
+                // It may be one of an older Windlass.
+                drop(schema::open(&file)?);
+                Reader::open(&file).map(Some)
+            }
+            Ok(false) => Ok(None),
+            Err(source) => Err(JournalError::io("look for", &file, source)),
+        }
+    }
+
+    /// On disk when it returns. Progress is not stored.
+    pub async fn append(&self, run: RunId, envelope: &Envelope) -> Result<(), JournalError> {
+        match self.event(run, envelope)? {
+            Some(job) => self.writer.durable(job).await,
+            None => Ok(()),
+        }
+    }
+
+    /// In order, and written soon, but synced only with the next durable
+    /// record: for log lines. Waits when too much is queued.
+    pub async fn append_relaxed(
+        &self,
+        run: RunId,
+        envelope: &Envelope,
+    ) -> Result<(), JournalError> {
+        match self.event(run, envelope)? {
+            Some(job) => self.writer.relaxed(job).await,
+            None => Ok(()),
+        }
+    }
+
+    fn event(&self, run: RunId, envelope: &Envelope) -> Result<Option<Job>, JournalError> {
+        if !envelope.event.is_durable() {
+            return Ok(None);
+        }
+        let row = EventRow::new(run, envelope).map_err(|source| self.unreadable(&source))?;
+        Ok(Some(Job::Event(Box::new(row))))
+    }
+
+    /// Before an effect: on disk when it returns. Refused when an earlier
+    /// record of the run was lost, because a resume could not trust the rest.
+    pub async fn intent(&self, id: &CallId, call: &Call) -> Result<(), JournalError> {
+        let job = self.call(id, call)?;
+        self.writer.durable(job).await
+    }
+
+    /// Before a read: appended unsynced. An effect that comes here is treated
+    /// as one.
+    pub async fn read_call(&self, id: &CallId, call: &Call) -> Result<(), JournalError> {
+        let job = self.call(id, call)?;
+        if call.class().is_effect() {
+            self.writer.durable(job).await
+        } else {
+            self.writer.relaxed(job).await
+        }
+    }
+
+    fn call(&self, id: &CallId, call: &Call) -> Result<Job, JournalError> {
+        let body = Body::new(call).map_err(|source| self.unreadable(&source))?;
+        Ok(Job::Call(Box::new(CallRow {
+            id: id.clone(),
+            name: call.name(),
+            class: call.class(),
+            at: Timestamp::now(),
+            body,
+        })))
+    }
+
+    /// After a call, with its class: on disk for an effect, unsynced for a
+    /// read. Gives the time that was recorded with the answer, which is the
+    /// guest's clock from now on. What a secret said is never stored.
+    pub async fn reply(
+        &self,
+        id: &CallId,
+        class: Class,
+        result: &Result<Reply, CallError>,
+    ) -> Result<Timestamp, JournalError> {
+        let at = Timestamp::now();
+        let job = Job::Reply {
+            id: Box::new(id.clone()),
+            at,
+            ok: result.is_ok(),
+            body: Body::new(result).map_err(|source| self.unreadable(&source))?,
+        };
+        if class.is_effect() {
+            self.writer.durable(job).await?;
+        } else {
+            self.writer.relaxed(job).await?;
+        }
+        Ok(at)
+    }
+
+    /// Everything given so far is on disk when it returns; else it says why a
+    /// record was lost.
+    pub async fn flush(&self) -> Result<(), JournalError> {
+        self.writer.durable(Job::Flush).await
+    }
+
+    /// Removes all but the newest `keep` runs, and says how many went.
+    pub async fn prune(&self, keep: usize) -> Result<u64, JournalError> {
+        self.writer.prune(keep).await
+    }
+
+    /// How many syncs to disk this process has waited for.
+    pub fn synced_commits(&self) -> u64 {
+        self.writer.synced_commits()
+    }
+
+    fn unreadable(&self, source: &serde_json::Error) -> JournalError {
+        JournalError::Record {
+            detail: source.to_string(),
+        }
+    }
+}
+
+/// Whether an event may wait for the next sync: a log line may, everything
+/// else is what a resume or a person asks for later.
+pub fn may_wait(event: &Event) -> bool {
+    matches!(event, Event::StepLog { .. })
+}
