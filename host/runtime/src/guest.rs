@@ -1,0 +1,449 @@
+//! What the host keeps for one run of one guest: its handles, its budget, and
+//! the one way out, [`Guest::invoke`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use indexmap::IndexMap;
+use serde_json::Value as Json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::{Resource, ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use windlass_model::call::{DockerCall, DockerOp, HttpBody, HttpCall};
+use windlass_model::event::Level;
+use windlass_model::{
+    Blobs, Call, CallContext, CallError, CallId, Capability, LogSink, Reply, RunId, StepKey,
+    TargetName, Text,
+};
+
+use crate::bindings::windlass::plugin::values::Part;
+use crate::job::Job;
+use crate::limits;
+
+/// Where a step's own log and progress go. Implementations do not block.
+pub trait StepSink: LogSink {
+    fn log(&self, level: Level, text: &str);
+    /// Replaces what was said before; both 0 when unknown.
+    fn progress(&self, message: &str, done: u64, total: u64);
+}
+
+/// The time, as an argument: real in runs, virtual in tests.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    fn now_ms(&self) -> u64;
+}
+
+/// What `context.facts` tells.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    pub pipeline: String,
+    pub environment: String,
+    pub tag: String,
+    pub commit: String,
+    pub branch: String,
+    pub link: Option<String>,
+    /// RFC 3339.
+    pub started: String,
+}
+
+/// Everything a guest is given.
+pub struct Setup {
+    pub run: RunId,
+    pub step: StepKey,
+    pub attempt: u32,
+    /// The outermost layer.
+    pub stack: Arc<dyn Capability>,
+    pub sink: Arc<dyn StepSink>,
+    pub clock: Arc<dyn Clock>,
+    pub blobs: Arc<Blobs>,
+    pub deadline: Instant,
+    pub cancel: CancellationToken,
+    /// The evaluated configuration, with `{"$secret": NAME}` for handles and
+    /// `{"$unknown": WHAT}` for what is not known yet.
+    pub config: Json,
+    pub facts: Facts,
+    /// `user@machine`, or what CI tells.
+    pub who: String,
+    /// For notifications.
+    pub report: Option<String>,
+    /// Seeds what the guest sees as random.
+    pub seed: u64,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup")
+            .field("run", &self.run)
+            .field("step", &self.step)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+pub struct ValueEntry(pub(crate) Text);
+
+#[derive(Debug)]
+pub struct BlobEntry(pub(crate) Arc<windlass_model::Blob>);
+
+#[derive(Debug)]
+pub struct EngineEntry(pub(crate) TargetName);
+
+#[derive(Debug)]
+pub struct ContainerEntry {
+    pub(crate) engine: TargetName,
+    pub(crate) id: String,
+}
+
+#[derive(Debug)]
+pub struct RequestEntry(pub(crate) HttpCall);
+
+impl RequestEntry {
+    pub(crate) fn new(method: String, url: Text) -> Self {
+        Self(HttpCall {
+            method,
+            url,
+            headers: Vec::new(),
+            body: HttpBody::Empty,
+            timeout_ms: 30_000,
+            max_redirects: 0,
+            via: None,
+            max_body: 64 * 1024,
+        })
+    }
+}
+
+/// The guest's view of time: that of the last answer. Shared with WASI.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastAnswer(Arc<AtomicU64>);
+
+impl LastAnswer {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, ms: u64) {
+        self.0.store(ms, Ordering::Relaxed);
+    }
+}
+
+impl wasmtime_wasi::HostWallClock for LastAnswer {
+    fn resolution(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(1)
+    }
+
+    fn now(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.get())
+    }
+}
+
+impl wasmtime_wasi::HostMonotonicClock for LastAnswer {
+    fn resolution(&self) -> u64 {
+        1_000_000
+    }
+
+    fn now(&self) -> u64 {
+        self.get().saturating_mul(1_000_000)
+    }
+}
+
+pub(crate) struct Guest {
+    pub(crate) setup: Setup,
+    pub(crate) table: ResourceTable,
+    wasi: WasiCtx,
+    pub(crate) limiter: limits::Limiter,
+    /// The configuration as the guest sees it.
+    pub(crate) config: String,
+    /// What `{"$value": N}` stands for.
+    pub(crate) values: Vec<Text>,
+    pub(crate) outputs: IndexMap<String, Json>,
+    pub(crate) now: LastAnswer,
+    seq: u64,
+    log_lines: u64,
+    log_bytes: u64,
+    pub(crate) blob_bytes: u64,
+    pub(crate) jobs: usize,
+    /// Epochs left to compute.
+    pub(crate) compute: u64,
+    /// Containers that the guest started and that are still there.
+    pub(crate) containers: Vec<(TargetName, String)>,
+    /// Jobs' tokens: all are cancelled when the guest ends.
+    pub(crate) job_tokens: CancellationToken,
+    /// Calls that were denied, for the report of a step that then fails.
+    pub(crate) denied: Option<CallError>,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// A guest's mistake about a handle, or a limit: it traps.
+pub(crate) type Trapped<T> = wasmtime::Result<T>;
+
+impl Guest {
+    pub(crate) fn new(setup: Setup, wasi: WasiCtx, now: LastAnswer) -> Self {
+        let mut values = Vec::new();
+        let config = hide_handles(&setup.config, &mut values).to_string();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits::MAX_HANDLES);
+        now.set(setup.clock.now_ms());
+        let job_tokens = setup.cancel.child_token();
+        Self {
+            setup,
+            table,
+            wasi,
+            limiter: limits::Limiter::default(),
+            config,
+            values,
+            outputs: IndexMap::new(),
+            now,
+            seq: 0,
+            log_lines: 0,
+            log_bytes: 0,
+            blob_bytes: 0,
+            jobs: 0,
+            compute: limits::MAX_COMPUTE_EPOCHS,
+            containers: Vec::new(),
+            job_tokens,
+            denied: None,
+        }
+    }
+
+    fn context(&mut self, log: Arc<dyn LogSink>, cancel: CancellationToken) -> CallContext {
+        self.seq += 1;
+        CallContext {
+            id: CallId {
+                run: self.setup.run,
+                step: self.setup.step.clone(),
+                attempt: self.setup.attempt,
+                seq: self.seq,
+            },
+            deadline: self.setup.deadline,
+            cancel,
+            log,
+            blobs: Arc::clone(&self.setup.blobs),
+        }
+    }
+
+    fn check_budget(&mut self) -> Trapped<()> {
+        if self.seq >= limits::MAX_CALLS {
+            self.limiter.reached = Some(format!("its limit of {} calls", limits::MAX_CALLS));
+            wasmtime::bail!("too many calls");
+        }
+        Ok(())
+    }
+
+    /// Makes a call and waits for its answer. The only way out of a guest.
+    pub(crate) async fn invoke(&mut self, call: Call) -> Trapped<Result<Reply, CallError>> {
+        self.check_budget()?;
+        let sink: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
+        let context = self.context(sink, self.setup.cancel.child_token());
+        let stack = Arc::clone(&self.setup.stack);
+        let answer = stack.call(&context, call).await;
+        self.answered(answer.as_ref().err());
+        Ok(answer)
+    }
+
+    /// Makes a call that goes on while the guest does other things.
+    pub(crate) fn start(&mut self, call: Call) -> Trapped<Result<Resource<Job>, CallError>> {
+        self.check_budget()?;
+        if self.jobs >= limits::MAX_JOBS {
+            return Ok(Err(CallError::exhausted(
+                "limit.jobs",
+                format!("the step has {} jobs open", limits::MAX_JOBS),
+            )
+            .hint("wait for one, or drop it, before starting another")));
+        }
+        let cancel = self.job_tokens.child_token();
+        let step: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
+        let mut context = self.context(Arc::clone(&step), cancel.clone());
+        let stack = Arc::clone(&self.setup.stack);
+        let job = Job::start(step, cancel, |log| {
+            context.log = log;
+            async move { stack.call(&context, call).await }
+        });
+        let handle = self.table.push(job)?;
+        self.jobs += 1;
+        Ok(Ok(handle))
+    }
+
+    pub(crate) fn answered(&mut self, error: Option<&CallError>) {
+        self.now.set(self.setup.clock.now_ms());
+        if let Some(error) = error
+            && error.kind == windlass_model::ErrorKind::Denied
+        {
+            self.denied = Some(error.clone());
+        }
+    }
+
+    /// Joins parts. A part that is a handle is looked up, never read.
+    pub(crate) fn text(&self, parts: Vec<Part>) -> Trapped<Text> {
+        let mut text = Text::default();
+        let mut bytes = 0;
+        for part in parts {
+            match part {
+                Part::Text(plain) => {
+                    bytes += plain.len();
+                    if bytes > limits::MAX_TEXT_BYTES {
+                        wasmtime::bail!(
+                            "a text of more than {} bytes; use a blob",
+                            limits::MAX_TEXT_BYTES
+                        );
+                    }
+                    text.append(plain.into());
+                }
+                Part::Value(handle) => text.append(self.table.get(&handle)?.0.clone()),
+            }
+        }
+        Ok(text)
+    }
+
+    pub(crate) fn texts(&self, list: Vec<Vec<Part>>) -> Trapped<Vec<Text>> {
+        list.into_iter().map(|parts| self.text(parts)).collect()
+    }
+
+    pub(crate) fn push_value(&mut self, text: Text) -> Trapped<Resource<ValueEntry>> {
+        Ok(self.table.push(ValueEntry(text))?)
+    }
+
+    /// Lines of the guest's own log, up to the step's budget.
+    pub(crate) fn write_log(&mut self, level: Level, message: &str) -> Trapped<()> {
+        if message.len() > limits::MAX_LOG_CALL_BYTES {
+            self.limiter.reached = Some(format!(
+                "its limit of {} KiB for one log message",
+                limits::MAX_LOG_CALL_BYTES / 1024
+            ));
+            wasmtime::bail!("log message too long");
+        }
+        for line in message.lines() {
+            self.log_lines += 1;
+            self.log_bytes += line.len() as u64;
+            if self.log_lines > limits::MAX_LOG_LINES || self.log_bytes > limits::MAX_LOG_BYTES {
+                self.limiter.reached = Some(format!(
+                    "its log limit of {} lines and {} MiB",
+                    limits::MAX_LOG_LINES,
+                    limits::MAX_LOG_BYTES / (1024 * 1024)
+                ));
+                wasmtime::bail!("log limit reached");
+            }
+            self.setup.sink.log(level, line);
+        }
+        Ok(())
+    }
+
+    /// Ends what the guest left open: jobs, then containers. Runs under its
+    /// own deadline, also after a cancel, a trap or a timeout.
+    pub(crate) async fn clean_up(&mut self) {
+        self.job_tokens.cancel();
+        let containers = std::mem::take(&mut self.containers);
+        if containers.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + limits::CLEANUP;
+        for (engine, id) in containers {
+            if let Err(error) = self.remove_container(engine, id.clone(), 0, deadline).await {
+                self.setup.sink.log(
+                    Level::Warning,
+                    &format!("container {id} could not be removed: {}", error.message),
+                );
+            }
+        }
+    }
+
+    /// Removes a container even when the step is cancelled.
+    pub(crate) async fn remove_container(
+        &mut self,
+        engine: TargetName,
+        id: String,
+        grace_ms: u32,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        self.containers
+            .retain(|(at, other)| *at != engine || *other != id);
+        let sink: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
+        let mut context = self.context(sink, CancellationToken::new());
+        context.deadline = deadline;
+        let stack = Arc::clone(&self.setup.stack);
+        let call = Call::Docker(DockerCall {
+            engine,
+            op: DockerOp::RemoveContainer { id, grace_ms },
+        });
+        let answer = tokio::time::timeout_at(deadline, stack.call(&context, call))
+            .await
+            .unwrap_or_else(|_| {
+                Err(CallError::timeout(
+                    "docker.remove-timeout",
+                    "the engine did not answer in time",
+                ))
+            });
+        self.answered(None);
+        answer.map(|_| ())
+    }
+}
+
+/// A step's sink as the plain sink that calls want.
+struct Forward(Arc<dyn StepSink>);
+
+impl LogSink for Forward {
+    fn line(&self, stream: windlass_model::LogStream, line: &str) {
+        self.0.line(stream, line);
+    }
+
+    fn status(&self, status: &str) {
+        self.0.status(status);
+    }
+}
+
+/// Puts `{"$value": N}` where the configuration has a handle.
+fn hide_handles(config: &Json, values: &mut Vec<Text>) -> Json {
+    match config {
+        Json::Object(table) => {
+            let handle = match (table.len(), table.get("$secret"), table.get("$unknown")) {
+                (1, Some(Json::String(name)), None) => Some(Text::secret(name.as_str())),
+                (1, None, Some(Json::String(what))) => Some(Text::unknown(what.as_str())),
+                _ => None,
+            };
+            match handle {
+                Some(text) => {
+                    values.push(text);
+                    serde_json::json!({ "$value": values.len() - 1 })
+                }
+                None => Json::Object(
+                    table
+                        .iter()
+                        .map(|(key, value)| (key.clone(), hide_handles(value, values)))
+                        .collect(),
+                ),
+            }
+        }
+        Json::Array(list) => {
+            Json::Array(list.iter().map(|item| hide_handles(item, values)).collect())
+        }
+        plain => plain.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_numbered_and_hidden() {
+        let mut values = Vec::new();
+        let seen = hide_handles(
+            &serde_json::json!({"a": {"$secret": "X"}, "b": ["c", {"$unknown": "steps.d.e"}]}),
+            &mut values,
+        );
+        assert_eq!(
+            seen,
+            serde_json::json!({"a": {"$value": 0}, "b": ["c", {"$value": 1}]})
+        );
+        assert_eq!(values[0], Text::secret("X"));
+        assert_eq!(values[1], Text::unknown("steps.d.e"));
+    }
+}
