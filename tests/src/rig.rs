@@ -53,17 +53,12 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Points the example at the parts: by its variables where it has them; its name
-    /// (one engine serves many tests) and the registry's login in the text.
+    /// Points the example at the parts, by the variables that its manifest reads. Only
+    /// its name is changed in the text: one engine serves many tests.
     fn wire(&mut self) -> Result<()> {
-        let login = format!(
-            "\n[registry.\"{}\"]\nusername = \"{}\"\npassword = {{ secret = \"GHCR_TOKEN\" }}\n",
-            self.registry.address(),
-            self.registry.user(),
-        );
         let named = format!("name = \"{}\"", self.name);
         self.workspace.edit("windlass.toml", |text| {
-            text.replacen("name = \"observer\"", &named, 1) + &login
+            text.replacen("name = \"observer\"", &named, 1)
         })?;
         self.workspace
             .write("deploy/known_hosts", self.sshd.known_hosts())?;
@@ -71,6 +66,8 @@ impl Rig {
         self.workspace.git(["push", "--quiet"])?;
         let pairs = [
             ("OBSERVER_REGISTRY", self.registry.prefix()),
+            ("OBSERVER_REGISTRY_HOST", self.registry.address()),
+            ("OBSERVER_REGISTRY_USER", self.registry.user().to_owned()),
             ("OBSERVER_PORT", self.port.to_string()),
             ("OBSERVER_DIR", self.dir()),
             ("DEPLOY_HOST", self.sshd.destination()),
@@ -93,9 +90,9 @@ impl Rig {
         self.port
     }
 
-    /// The server's directory for this pipeline.
+    /// The server's directory for this pipeline. Compose names the project after it.
     pub fn dir(&self) -> String {
-        self.sshd.root().join("observer").display().to_string()
+        self.sshd.root().join(&self.name).display().to_string()
     }
 
     /// `windlass` in the project, with the environment of the rig.

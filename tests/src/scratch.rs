@@ -1,6 +1,6 @@
 //! Directories and names that tell whose they are.
 //!
-//! A name is `wlrig-PID-N`: a later run sees from the process id whether the owner
+//! A name is `wlrig_PID_N`: a later run sees from the process id whether the owner
 //! still lives, and sweeps what a dead one left (see [`crate::sweep`]).
 
 use std::fs;
@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::{Error, Result};
 
 /// All names of the rig start with this.
-pub const PREFIX: &str = "wlrig-";
+pub const PREFIX: &str = "wlrig_";
 
 /// A name nothing else on this machine has while this process lives. It is lower
-/// case, so it serves as repository, Compose project and directory name.
+/// case without dashes, so it serves as name of a pipeline, a repository, a Compose
+/// project and a directory.
 pub fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(
-        "{PREFIX}{}-{}",
+        "{PREFIX}{}_{}",
         std::process::id(),
         NEXT.fetch_add(1, Ordering::Relaxed)
     )
@@ -48,7 +49,7 @@ impl Scratch {
     pub fn new() -> Result<Self> {
         let parent = std::env::temp_dir();
         let dir = tempfile::Builder::new()
-            .prefix(&format!("{}-", unique_name()))
+            .prefix(&format!("{}_", unique_name()))
             .tempdir_in(&parent)
             .map_err(Error::file("make a directory in", parent))?;
         Ok(Self { dir })
@@ -94,18 +95,18 @@ mod tests {
     #[test]
     fn a_name_tells_its_owner_wherever_it_stands() {
         assert_eq!(
-            owner("127.0.0.1:5000/wlrig-4194305-2/observer:1"),
+            owner("127.0.0.1:5000/wlrig_4194305_2/observer:1"),
             Some(4_194_305)
         );
         assert_eq!(owner("observer"), None);
-        assert_eq!(owner("wlrig-"), None);
+        assert_eq!(owner("wlrig_"), None);
     }
 
     #[test]
     fn only_a_dead_owners_name_is_a_leftover() {
         assert!(!is_leftover(&unique_name()));
         // Beyond the kernel's largest process id.
-        assert!(is_leftover("wlrig-4194305-0"));
+        assert!(is_leftover("wlrig_4194305_0"));
         assert!(!is_leftover("observer"));
     }
 }

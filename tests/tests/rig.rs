@@ -470,7 +470,10 @@ fn the_rig_is_wired_and_leaves_nothing() {
         manifest.contains(&format!("name = \"{}\"", rig.name())),
         "{manifest}"
     );
-    assert!(manifest.contains(&format!("[registry.\"{}\"]", rig.registry.address())));
+    assert_eq!(
+        rig.workspace.env()["OBSERVER_REGISTRY_HOST"],
+        rig.registry.address()
+    );
     assert_eq!(rig.workspace.git(["status", "--porcelain"]).unwrap(), "");
 
     // By hand what the pipeline does: build, push, and up on the far side.
@@ -548,7 +551,7 @@ fn wait_until(mut done: impl FnMut() -> bool) {
 fn what_a_killed_run_left_is_swept() {
     require!(Docker);
     // Beyond the kernel's largest process id: an owner that never lives.
-    let dead = "wlrig-4194305-0";
+    let dead = "wlrig_4194305_0";
     let image = format!("127.0.0.1:1/{dead}/observer:1");
     let context = Scratch::new().unwrap();
     context
