@@ -103,10 +103,7 @@ impl Job {
             let changed = Arc::clone(&changed);
             async move {
                 let result = work.await;
-                shared
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .result = Some(result);
+                shared.lock().unwrap_or_else(PoisonError::into_inner).result = Some(result);
                 changed.notify_waiters();
             }
         });
@@ -200,10 +197,14 @@ mod tests {
 
     #[tokio::test]
     async fn events_then_end_then_result() {
-        let mut job = Job::start(Arc::new(NoLog), CancellationToken::new(), |log| async move {
-            log.line(LogStream::Stdout, "one");
-            Ok(Reply::Done)
-        });
+        let mut job = Job::start(
+            Arc::new(NoLog),
+            CancellationToken::new(),
+            |log| async move {
+                log.line(LogStream::Stdout, "one");
+                Ok(Reply::Done)
+            },
+        );
         assert!(matches!(
             job.next(Duration::from_secs(5)).await,
             Some(JobEvent::Log(LogStream::Stdout, line)) if line == "one"

@@ -319,7 +319,10 @@ impl Plugin {
             else {
                 return Err(CallError::invalid(
                     "plugin.undeclared-output",
-                    format!("plugin {} set output {name}, which it does not declare", self.name),
+                    format!(
+                        "plugin {} set output {name}, which it does not declare",
+                        self.name
+                    ),
                 ));
             };
             let fits = match spec.kind {
@@ -372,8 +375,7 @@ impl Plugin {
                 let seconds = limits::EPOCH
                     .saturating_mul(u32::try_from(limits::MAX_COMPUTE_EPOCHS).unwrap_or(u32::MAX))
                     .as_secs();
-                guest.limiter.reached =
-                    Some(format!("its limit of {seconds} s of computing"));
+                guest.limiter.reached = Some(format!("its limit of {seconds} s of computing"));
                 wasmtime::bail!("computed for too long");
             }
             Ok(UpdateDeadline::Yield(1))
@@ -421,11 +423,8 @@ impl Plugin {
     fn trapped(&self, trap: &wasmtime::Error, guest: &Guest, stderr: &Capture) -> CallError {
         let name = &self.name;
         if let Some(limit) = &guest.limiter.reached {
-            return CallError::exhausted(
-                "plugin.limit",
-                format!("plugin {name} reached {limit}"),
-            )
-            .hint("it was stopped; nothing else was affected");
+            return CallError::exhausted("plugin.limit", format!("plugin {name} reached {limit}"))
+                .hint("it was stopped; nothing else was affected");
         }
         let said = stderr.text();
         // Rust's panics: `thread '…' panicked at file:line:column:` and the

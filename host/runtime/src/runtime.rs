@@ -168,11 +168,10 @@ fn compile(
         return Ok(component);
     }
     PluginError::check_preamble(name, bytes)?;
-    let component = Component::new(engine, bytes)
-        .map_err(|error| PluginError::Invalid {
-            name: name.to_owned(),
-            reason: format!("{error:#}"),
-        })?;
+    let component = Component::new(engine, bytes).map_err(|error| PluginError::Invalid {
+        name: name.to_owned(),
+        reason: format!("{error:#}"),
+    })?;
     if let Ok(code) = component.serialize() {
         cache.store(key, &code);
     }

@@ -27,10 +27,7 @@ impl Guest {
         }
     }
 
-    async fn blob_of(
-        &mut self,
-        call: Call,
-    ) -> Trapped<Result<Resource<BlobEntry>, types::Error>> {
+    async fn blob_of(&mut self, call: Call) -> Trapped<Result<Resource<BlobEntry>, types::Error>> {
         match self.invoke(call).await? {
             Ok(Reply::Blob(reference)) => self.push_blob(&reference),
             Ok(other) => Ok(Err(CallError::wrong_reply("file", other.kind()).into())),
@@ -40,10 +37,7 @@ impl Guest {
 }
 
 impl blobs::Host for Guest {
-    async fn open(
-        &mut self,
-        path: String,
-    ) -> Trapped<Result<Resource<BlobEntry>, types::Error>> {
+    async fn open(&mut self, path: String) -> Trapped<Result<Resource<BlobEntry>, types::Error>> {
         self.blob_of(Call::File(FileCall::Open { path })).await
     }
 
@@ -98,9 +92,12 @@ impl blobs::HostBlob for Guest {
     ) -> Trapped<Result<Vec<u8>, types::Error>> {
         let blob = &self.table.get(&blob)?.0;
         // A guest asks again for more; no single answer is huge.
-        Ok(blob.read(offset, len.min(4 * 1024 * 1024)).map_err(|error| {
-            CallError::internal("engine.blob-unreadable", format!("read a blob: {error}")).into()
-        }))
+        Ok(blob
+            .read(offset, len.min(4 * 1024 * 1024))
+            .map_err(|error| {
+                CallError::internal("engine.blob-unreadable", format!("read a blob: {error}"))
+                    .into()
+            }))
     }
 
     async fn drop(&mut self, blob: Resource<BlobEntry>) -> Trapped<()> {

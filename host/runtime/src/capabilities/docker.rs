@@ -196,8 +196,7 @@ impl docker::HostEngine for Guest {
         let call = self.docker(&engine, op)?;
         let engine = self.table.get(&engine)?.0.clone();
         let answer = self.invoke(call).await?;
-        let id: Result<String, types::Error> =
-            reply!(answer, "docker.run", Reply::Id(id) => id);
+        let id: Result<String, types::Error> = reply!(answer, "docker.run", Reply::Id(id) => id);
         match id {
             Ok(id) => {
                 // Noted before the handle exists: it is removed even when the
@@ -256,11 +255,7 @@ impl docker::HostContainer for Guest {
         }))
     }
 
-    async fn remove(
-        &mut self,
-        container: Resource<ContainerEntry>,
-        grace_ms: u32,
-    ) -> Answer<()> {
+    async fn remove(&mut self, container: Resource<ContainerEntry>, grace_ms: u32) -> Answer<()> {
         let (engine, id) = self.container(&container)?;
         let grace_ms = grace_ms.min(60_000);
         let deadline = Instant::now() + Duration::from_millis(grace_ms.into()) + limits::CLEANUP;
@@ -284,7 +279,10 @@ impl docker::HostContainer for Guest {
             {
                 self.setup.sink.log(
                     windlass_model::event::Level::Warning,
-                    &format!("container {} could not be removed: {}", entry.id, error.message),
+                    &format!(
+                        "container {} could not be removed: {}",
+                        entry.id, error.message
+                    ),
                 );
             }
         }

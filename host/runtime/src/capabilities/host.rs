@@ -16,9 +16,10 @@ type Answer<T> = Trapped<Result<T, types::Error>>;
 
 impl secrets::Host for Guest {
     async fn get(&mut self, name: String) -> Answer<Resource<ValueEntry>> {
-        let named = self.values.iter().any(|text| {
-            matches!(text.segments(), [Segment::Secret { secret }] if *secret == name)
-        });
+        let named = self
+            .values
+            .iter()
+            .any(|text| matches!(text.segments(), [Segment::Secret { secret }] if *secret == name));
         if !named {
             return Ok(Err(CallError::denied(
                 "secret.not-named",

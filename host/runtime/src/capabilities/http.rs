@@ -63,11 +63,7 @@ impl http::HostRequest for Guest {
         Ok(())
     }
 
-    async fn max_redirects(
-        &mut self,
-        request: Resource<RequestEntry>,
-        count: u8,
-    ) -> Trapped<()> {
+    async fn max_redirects(&mut self, request: Resource<RequestEntry>, count: u8) -> Trapped<()> {
         self.table.get_mut(&request)?.0.max_redirects = count.min(10);
         Ok(())
     }

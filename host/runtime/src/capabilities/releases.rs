@@ -108,12 +108,7 @@ impl releases::Host for Guest {
         )
     }
 
-    async fn restore(
-        &mut self,
-        target: String,
-        dir: String,
-        id: String,
-    ) -> Answer<Resource<Job>> {
+    async fn restore(&mut self, target: String, dir: String, id: String) -> Answer<Resource<Job>> {
         let call = call(target, dir, ReleasesOp::Restore { id });
         Ok(self.start(call)?.map_err(Into::into))
     }

@@ -1,0 +1,63 @@
+//! Writes the intent before an effect, and its reply after.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use windlass_journal::{Journal, JournalError};
+use windlass_model::call::SecretCall;
+use windlass_model::{Call, CallContext, CallError, Capability, Reply};
+
+/// The layer. An effect does not start before its intent is on disk; reads are
+/// covered by the next intent's sync.
+pub struct Journalled {
+    journal: Journal,
+    next: Arc<dyn Capability>,
+}
+
+impl Journalled {
+    pub fn new(journal: Journal, next: Arc<dyn Capability>) -> Self {
+        Self { journal, next }
+    }
+}
+
+fn lost(error: &JournalError) -> CallError {
+    let failed = CallError::internal(
+        "journal.write",
+        format!("the journal could not be written: {error}"),
+    );
+    match error.hint() {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
+}
+
+#[async_trait]
+impl Capability for Journalled {
+    async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
+        // What a secret says is nobody's to keep.
+        if matches!(call, Call::Secret(SecretCall::Reveal { .. })) {
+            return self.next.call(context, call).await;
+        }
+        let class = call.class();
+        let id = &context.id;
+        if class.is_effect() {
+            self.journal.intent(id, &call).await.map_err(|e| lost(&e))?;
+        } else {
+            self.journal
+                .read_call(id, &call)
+                .await
+                .map_err(|e| lost(&e))?;
+        }
+        let answer = self.next.call(context, call).await;
+        if let Err(error) = self.journal.reply(id, class, &answer).await {
+            // The effect happened. Its answer still counts; that it could not
+            // be written down is for the log, and for the next intent, which
+            // will fail.
+            context.log.line(
+                windlass_model::LogStream::Stderr,
+                &format!("the journal could not record the answer of {id}: {error}"),
+            );
+        }
+        answer
+    }
+}
