@@ -61,11 +61,12 @@ impl Workspace {
             "Dockerfile",
             ".dockerignore",
             ".gitignore",
+            "deploy/known_hosts",
             "docker-compose.server.yml",
+            "windlass.toml",
         ] {
             workspace.copy(&example.join(name), name)?;
         }
-        workspace.copy(&example.join("windlass.toml"), "windlass.toml")?;
         workspace.copy(&tools::observer_binary(), "bin/observer")?;
         workspace.commit("Start from the example")?;
         workspace.git(["push", "--quiet", "--set-upstream", "origin", "main"])?;
