@@ -48,7 +48,7 @@ impl Plugin for DockerPush {
             "docker.engine {{ engine or target }}",
             "docker.tag {{ tags }}",
             "docker.push {{ tags }}",
-            "registry.push {{ tags | map('repository') | list }}",
+            "registry.push {{ tags | repository }}",
         ]
     }
 

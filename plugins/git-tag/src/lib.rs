@@ -46,7 +46,7 @@ impl Plugin for GitTag {
         vec![
             "git.read HEAD",
             "git.read {{ (remote or 'origin') if push != false }}",
-            "git.tag {{ tag or (run.tag if run else '*') }}",
+            "git.tag {{ tag or run.tag }}",
             "git.push {{ (remote or 'origin') if push != false }}",
         ]
     }

@@ -94,7 +94,7 @@ impl Plugin for HttpProbe {
         vec![
             "http.GET {{ url }}",
             "http.via {{ target if from != 'here' }}",
-            "secret.send {{ headers }} to http:{{ url | origin }}",
+            "secret.send {{ headers }} to http:{{ url }}",
         ]
     }
 
