@@ -1,77 +1,258 @@
 //! The targets' connections: one SSH connection per target for the whole run,
 //! over which commands, uploads and forwarded sockets go.
+//!
+//! A connection is opened when it is first needed, and again when it was lost.
+//! The target `local` is this machine: the same operations, by processes here.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use windlass_model::call::SshCall;
-use windlass_model::target::SshSpec;
+use windlass_model::target::{Address, SshSpec, TargetSpec};
 use windlass_model::{CallContext, CallError, Reply, TargetName};
 
 use crate::Config;
 
-/// The connections of a run, opened when first used.
+pub(crate) mod exec;
+mod forward;
+mod key;
+pub(crate) mod lines;
+mod master;
+mod operation;
+mod scan;
+pub(crate) mod shell;
+
+pub use scan::{HostKey, scan_host_keys};
+
+use forward::{Forwards, MAX_BRIDGES};
+use master::Master;
+
+/// OpenSSH's server takes ten sessions a connection unless told otherwise. One
+/// is left for ending commands.
+const MAX_SESSIONS: usize = 9;
+
+/// The connections of a run.
 #[derive(Debug)]
 pub struct Connections {
     config: Arc<Config>,
+    entries: HashMap<TargetName, Entry>,
 }
 
-/// A server's public key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostKey {
-    /// `ssh-ed25519`
-    pub algorithm: String,
-    /// As a line of a known_hosts file.
-    pub line: String,
-    /// `SHA256:…`
-    pub fingerprint: String,
+/// A target, and its connection if there is one.
+#[derive(Debug)]
+struct Entry {
+    spec: TargetSpec,
+    slot: Mutex<Slot>,
+    trips: AtomicU64,
+    /// Sockets of a local target.
+    local: Mutex<Forwards>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    open: Option<Arc<Connection>>,
+    /// Those who waited while an attempt failed share its failure: a host that
+    /// does not answer costs its time-out once, not once for each call.
+    failed: Option<(Instant, CallError)>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    master: Master,
+    sessions: Semaphore,
+    bridges: Semaphore,
+    forwards: Mutex<Forwards>,
+    lost: AtomicBool,
+}
+
+/// The way to a target.
+#[derive(Clone, Debug)]
+enum Link {
+    Local,
+    Remote(Arc<Connection>),
 }
 
 impl Connections {
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config }
+        let local = TargetSpec {
+            name: TargetName::local(),
+            address: Address::Local,
+            sudo: false,
+            docker_socket: None,
+        };
+        let entries = std::iter::once(&local)
+            .chain(&config.targets)
+            .map(|spec| (spec.name.clone(), Entry::new(spec.clone())))
+            .collect();
+        Self { config, entries }
     }
 
-    /// A local unix socket that leads to the target's Docker engine; over the
-    /// target's one SSH connection.
-    pub async fn docker_socket(
-        &self,
-        _context: &CallContext,
-        target: &TargetName,
-    ) -> Result<PathBuf, CallError> {
-        Err(missing(target.as_str()))
+    pub async fn call(&self, context: &CallContext, call: SshCall) -> Result<Reply, CallError> {
+        operation::call(self, context, call).await
     }
 
-    /// A local unix socket that leads to host:port as seen from the target.
-    pub async fn tcp_socket(
-        &self,
-        _context: &CallContext,
-        target: &TargetName,
-        _host: &str,
-        _port: u16,
-    ) -> Result<PathBuf, CallError> {
-        Err(missing(target.as_str()))
+    /// Ends every connection; what still runs over them breaks.
+    pub async fn close(&self) {
+        let mut open = Vec::new();
+        for entry in self.entries.values() {
+            open.extend(entry.slot.lock().await.open.take());
+            *entry.local.lock().await = Forwards::default();
+        }
+        let ending = open.into_iter().map(|connection| {
+            tokio::task::spawn_blocking(move || {
+                connection.lost.store(true, Ordering::Relaxed);
+                connection.master.terminate();
+                drop(connection);
+            })
+        });
+        futures_util::future::join_all(ending).await;
     }
 
-    pub async fn close(&self) {}
-
-    pub async fn call(&self, _context: &CallContext, call: SshCall) -> Result<Reply, CallError> {
-        let _ = &self.config;
-        Err(missing(call.target.as_str()))
+    /// How many round trips (commands, uploads, forwards) went to a target so
+    /// far: for tests and `--verbose`.
+    pub fn round_trips(&self, target: &TargetName) -> u64 {
+        self.entries
+            .get(target)
+            .map_or(0, |entry| entry.trips.load(Ordering::Relaxed))
     }
 
-    /// How many round trips (execs, uploads, forwards) went to a target so far.
-    pub fn round_trips(&self, _target: &TargetName) -> u64 {
-        0
+    fn entry(&self, target: &TargetName) -> Result<&Entry, CallError> {
+        self.entries.get(target).ok_or_else(|| {
+            let mut names: Vec<&str> = self.entries.keys().map(TargetName::as_str).collect();
+            names.sort_unstable();
+            CallError::not_found("ssh.target-unknown", format!("there is no target {target}")).hint(
+                format!("declare [target.{target}]; there are: {}", names.join(", ")),
+            )
+        })
+    }
+
+    /// Whether files and Docker of the target go through sudo.
+    pub(crate) fn sudo(&self, target: &TargetName) -> bool {
+        self.entries.get(target).is_some_and(Entry::sudo)
+    }
+
+    /// The engine's socket there, if the manifest names it.
+    pub(crate) fn named_docker_socket(&self, target: &TargetName) -> Option<String> {
+        self.entries.get(target).and_then(Entry::docker_socket)
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 }
 
-/// Asks a server for its host keys.
-pub async fn scan_host_keys(spec: &SshSpec, _deadline: Instant) -> Result<Vec<HostKey>, CallError> {
-    Err(missing(&spec.host))
+impl Entry {
+    fn new(spec: TargetSpec) -> Self {
+        Self {
+            spec,
+            slot: Mutex::default(),
+            trips: AtomicU64::new(0),
+            local: Mutex::default(),
+        }
+    }
+
+    fn sudo(&self) -> bool {
+        self.spec.sudo
+    }
+
+    fn docker_socket(&self) -> Option<String> {
+        self.spec.docker_socket.clone()
+    }
+
+    fn count(&self) {
+        self.trips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The target's connection, opened now if need be.
+    async fn link(&self, config: &Config) -> Result<Link, CallError> {
+        let spec: &SshSpec = match &self.spec.address {
+            Address::Local => return Ok(Link::Local),
+            Address::Ssh(spec) => spec,
+        };
+        let asked = Instant::now();
+        let mut slot = self.slot.lock().await;
+        if let Some(open) = &slot.open
+            && !open.lost.load(Ordering::Relaxed)
+        {
+            return Ok(Link::Remote(Arc::clone(open)));
+        }
+        if let Some((when, error)) = &slot.failed
+            && *when >= asked
+        {
+            return Err(error.clone());
+        }
+        slot.open = None;
+        match Master::open(config, &self.spec.name, spec).await {
+            Ok(master) => {
+                let connection = Arc::new(Connection {
+                    master,
+                    sessions: Semaphore::new(MAX_SESSIONS),
+                    bridges: Semaphore::new(MAX_BRIDGES),
+                    forwards: Mutex::default(),
+                    lost: AtomicBool::new(false),
+                });
+                slot.open = Some(Arc::clone(&connection));
+                slot.failed = None;
+                Ok(Link::Remote(connection))
+            }
+            Err(error) => {
+                slot.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
 }
 
-fn missing(what: &str) -> CallError {
-    CallError::internal("engine.not-built", format!("{what} cannot be reached yet"))
+impl Link {
+    /// Waits until the connection may have one more session.
+    async fn permit(&self) -> Result<Option<SemaphorePermit<'_>>, CallError> {
+        match self {
+            Self::Local => Ok(None),
+            Self::Remote(connection) => match connection.sessions.acquire().await {
+                Ok(permit) => Ok(Some(permit)),
+                Err(_) => Err(CallError::cancelled()),
+            },
+        }
+    }
+}
+
+impl Connection {
+    /// What a failure of the multiplexer means.
+    async fn failed(&self, target: &TargetName, error: &openssh::Error) -> CallError {
+        if !self.master.is_alive().await {
+            return self.lost(target);
+        }
+        let text = error.to_string();
+        let cause = std::error::Error::source(error)
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        if cause.contains("refused by peer") {
+            return CallError::exhausted(
+                "ssh.sessions-refused",
+                format!("the SSH server of {target} refuses another session"),
+            )
+            .hint("raise MaxSessions in its sshd_config")
+            .retryable();
+        }
+        CallError::unavailable(
+            "ssh.session-failed",
+            format!("no command could be started on {target}: {text}: {cause}"),
+        )
+        .retryable()
+    }
+
+    fn lost(&self, target: &TargetName) -> CallError {
+        self.lost.store(true, Ordering::Relaxed);
+        CallError::unavailable(
+            "ssh.lost",
+            format!(
+                "the connection to {target} was lost; a command that was running may run on there"
+            ),
+        )
+        .hint("look at the network and at the server's sshd; the next call connects anew")
+        .retryable()
+    }
 }

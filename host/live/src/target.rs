@@ -24,3 +24,13 @@ impl Target {
         Err(CallError::internal("engine.not-built", "not built yet"))
     }
 }
+
+pub(crate) mod script;
+
+pub(crate) async fn inspect(
+    _ssh: &crate::ssh::Connections,
+    _context: &CallContext,
+    _target: &windlass_model::TargetName,
+) -> Result<windlass_model::reply::TargetFacts, CallError> {
+    Ok(windlass_model::reply::TargetFacts::default())
+}
