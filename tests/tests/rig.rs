@@ -514,6 +514,23 @@ fn the_rig_is_wired_and_leaves_nothing() {
 }
 
 #[test]
+fn the_rig_can_be_far_away() {
+    require!(Registry, Sshd, Observer, Git);
+    let mut rig = Rig::start().unwrap();
+    let relay = Relay::to(rig.sshd.address()).unwrap();
+    rig.through(&relay).unwrap();
+    let destination = format!("{}@127.0.0.1:{}", rig.sshd.user(), relay.port());
+    assert_eq!(rig.workspace.env()["DEPLOY_HOST"], destination);
+    assert_eq!(rig.workspace.git(["status", "--porcelain"]).unwrap(), "");
+    // The committed file is the one that lets ssh through.
+    let known_hosts = rig.workspace.path().join("deploy/known_hosts");
+    let key = rig.sshd.private_key_file();
+    let mut ssh = rig.sshd.ssh_with(&key, &known_hosts, relay.port());
+    assert!(process::output(ssh.arg("true")).unwrap().status.success());
+    assert_eq!(relay.connections(), 1);
+}
+
+#[test]
 fn the_tools_are_inside_the_target_directory() {
     assert!(tools::project_root().join("Cargo.toml").is_file());
     assert!(tools::compose_plugin().starts_with(tools::project_root().join("target")));

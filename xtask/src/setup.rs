@@ -45,20 +45,26 @@ pub(crate) fn run(what_for: For) -> Result<(), Failure> {
     }
 }
 
+/// Installs each thing, also after one that failed: what is there then is used.
 fn install(missing: &[Missing]) -> Result<(), Failure> {
     let mut packages = Vec::new();
+    let mut results = Vec::new();
     for item in missing {
         match item {
-            Missing::RustTarget { name, .. } => install_rust_target(name)?,
+            Missing::RustTarget { name, .. } => results.push(install_rust_target(name)),
             Missing::Package { name, .. } => packages.push(*name),
-            Missing::Compose => install_compose()?,
+            Missing::Compose => results.push(install_compose()),
         }
     }
-    if packages.is_empty() {
-        Ok(())
-    } else {
-        install_packages(&packages)
+    if !packages.is_empty() {
+        results.push(install_packages(&packages));
     }
+    let mut failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
+    let last = failures.pop();
+    for failure in failures {
+        eprintln!("{failure}");
+    }
+    last.map_or(Ok(()), Err)
 }
 
 fn install_rust_target(name: &str) -> Result<(), Failure> {
