@@ -17,6 +17,8 @@ pub mod lock;
 pub mod manifest;
 mod parse;
 pub mod request;
+mod schema;
+mod tree;
 
 pub use catalog::{Catalog, OutputKind, PluginInfo};
 pub use diagnostic::{Diagnostic, Diagnostics, Source, Span};
