@@ -166,7 +166,7 @@ fn reserved<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     entries.get(key)?.as_str()
 }
 
-fn unknown(what: &str) -> Value {
+pub(crate) fn unknown(what: &str) -> Value {
     Value::Object(Map::from_iter([(UNKNOWN_KEY.to_owned(), what.into())]))
 }
 
@@ -350,6 +350,18 @@ impl Expression {
 
     pub fn references(&self) -> &[Reference] {
         &self.references
+    }
+
+    /// The step and the output, when it is nothing but `steps.NAME.OUTPUT`.
+    pub(crate) fn output(&self) -> Option<(&str, &str)> {
+        let [reference] = self.references.as_slice() else {
+            return None;
+        };
+        let [step, output] = reference.path.as_slice() else {
+            return None;
+        };
+        (reference.root == "steps" && self.text.trim() == reference.to_string())
+            .then_some((step, output))
     }
 
     /// The value; `{"$unknown": WHAT}` when it touches something unknown.

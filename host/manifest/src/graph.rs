@@ -9,16 +9,19 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use windlass_model::grant::Grant;
-use windlass_model::target::{RegistryLogin, TargetSpec};
+use windlass_model::target::{Address, RegistryLogin, TargetSpec};
 use windlass_model::{StepKey, StepName, TargetName};
 
 use crate::catalog::Catalog;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Span};
-use crate::expression::{Expression, Resolved, Scope, With};
+use crate::expression::{Expression, Resolved, Scope, With, kind_of, unknown, unknown_name};
 use crate::manifest::{Manifest, NotifyEvent, Retry, RollbackMode, SecretSource};
 
 /// The deadline of a step that has none written.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// The deadline of a notification that has none written.
+pub const DEFAULT_NOTIFY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is not in the manifest.
 #[derive(Clone, Debug, Default)]
@@ -137,6 +140,7 @@ pub struct Node {
     pub selected: bool,
     /// Of its name in the manifest.
     pub place: Place,
+    pub(crate) uses_span: Span,
     pub(crate) with: With,
     pub(crate) when: Option<Expression>,
 }
@@ -151,6 +155,7 @@ pub struct NotifyNode {
     pub grants: Vec<WrittenGrant>,
     pub timeout: Duration,
     pub place: Place,
+    pub(crate) uses_span: Span,
     pub(crate) with: With,
 }
 
@@ -180,16 +185,14 @@ pub struct Graph {
 impl Graph {
     /// Resolves variables, environment, targets, tag and order. Every problem
     /// is found in one pass.
-    pub fn build(manifest: &Arc<Manifest>, _inputs: &Inputs) -> Result<Self, Diagnostics> {
-        Err(Diagnostic::new("manifest.internal", "not there yet")
-            .at(&manifest.source, Span::default(), "")
-            .into())
+    pub fn build(manifest: &Arc<Manifest>, inputs: &Inputs) -> Result<Self, Diagnostics> {
+        crate::build::build(manifest, inputs)
     }
 
     /// Checks steps and notifications against their plugins: configuration,
     /// outputs, secrets. Errors and warnings.
-    pub fn check(&self, _catalog: &Catalog) -> Diagnostics {
-        Diagnostics::default()
+    pub fn check(&self, catalog: &Catalog) -> Diagnostics {
+        crate::check::check(self, catalog)
     }
 
     pub fn step(&self, name: &str) -> Option<&Node> {
@@ -201,29 +204,142 @@ impl Graph {
         self.steps.iter().flat_map(Node::instances).collect()
     }
 
-    /// The instances that must end before this one starts.
-    pub fn dependencies(&self, _step: &StepKey) -> Vec<StepKey> {
-        Vec::new()
+    /// Whether two steps pair up per target: they run on the same ones.
+    pub(crate) fn paired(one: &Node, other: &Node) -> bool {
+        !one.targets.is_empty()
+            && one.targets.len() == other.targets.len()
+            && one
+                .targets
+                .iter()
+                .all(|target| other.targets.contains(target))
+    }
+
+    /// The instances that must end before this one starts: of a step on the
+    /// same targets the one on this target, of any other step all of them.
+    pub fn dependencies(&self, step: &StepKey) -> Vec<StepKey> {
+        let Some(node) = self.step(step.name.as_str()) else {
+            return Vec::new();
+        };
+        let needs = node
+            .needs
+            .iter()
+            .filter_map(|need| self.step(need.as_str()));
+        needs
+            .flat_map(|need| {
+                if Self::paired(node, need) {
+                    vec![StepKey {
+                        name: need.name.clone(),
+                        target: step.target.clone(),
+                    }]
+                } else {
+                    need.instances()
+                }
+            })
+            .collect()
+    }
+
+    /// The target that a name stands for.
+    pub fn target(&self, name: &TargetName) -> Option<&TargetSpec> {
+        self.targets.iter().find(|target| target.name == *name)
     }
 
     /// What expressions of an instance see. An output that is not in `outputs`
     /// is an error when it is used.
-    pub fn scope(&self, _step: &StepKey, _outputs: &Outputs) -> Scope {
-        self.base.clone()
+    pub fn scope(&self, step: &StepKey, outputs: &Outputs) -> Scope {
+        self.scope_of(step, outputs, false)
+    }
+
+    fn scope_of(&self, step: &StepKey, outputs: &Outputs, preview: bool) -> Scope {
+        let mut scope = Scope {
+            preview,
+            ..self.base.clone()
+        };
+        scope.target = step.target.as_ref().map(|name| self.target_values(name));
+        let Some(node) = self.step(step.name.as_str()) else {
+            return scope;
+        };
+        for need in node
+            .needs
+            .iter()
+            .filter_map(|need| self.step(need.as_str()))
+        {
+            let values = if need.targets.is_empty() || Self::paired(node, need) {
+                let key = StepKey {
+                    name: need.name.clone(),
+                    target: step.target.clone().filter(|_| !need.targets.is_empty()),
+                };
+                let values = outputs.get(&key).into_iter().flatten();
+                values
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect()
+            } else {
+                by_target(need, outputs, preview)
+            };
+            scope
+                .steps
+                .insert(need.name.as_str().to_owned(), Value::Object(values));
+        }
+        scope
+    }
+
+    fn target_values(&self, name: &TargetName) -> Map<String, Value> {
+        let mut values = Map::new();
+        values.insert("name".to_owned(), name.as_str().into());
+        let (host, user, port) = match self.target(name).map(|target| &target.address) {
+            Some(Address::Ssh(ssh)) => (
+                ssh.host.as_str(),
+                ssh.user.as_deref().map_or(Value::Null, Value::from),
+                ssh.port.map_or(Value::Null, Value::from),
+            ),
+            _ => ("localhost", Value::Null, Value::Null),
+        };
+        values.insert("host".to_owned(), host.into());
+        values.insert("user".to_owned(), user);
+        values.insert("port".to_owned(), port);
+        values
     }
 
     /// The same, before the steps ran: outputs that are not there are unknown.
     pub fn preview_scope(&self, step: &StepKey, outputs: &Outputs) -> Scope {
-        Scope {
-            preview: true,
-            ..self.scope(step, outputs)
-        }
+        self.scope_of(step, outputs, true)
     }
 
     /// What expressions of a notification see.
     pub fn notify_scope(&self) -> Scope {
         self.base.clone()
     }
+}
+
+/// Outputs of a step that others do not pair with: each is a table by target.
+fn by_target(need: &Node, outputs: &Outputs, preview: bool) -> Map<String, Value> {
+    let mut values: Map<String, Value> = Map::new();
+    for key in need.instances() {
+        let Some(target) = &key.target else {
+            continue;
+        };
+        for (name, value) in outputs.get(&key).into_iter().flatten() {
+            let table = values
+                .entry(name.clone())
+                .or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(table) = table {
+                table.insert(target.as_str().to_owned(), value.clone());
+            }
+        }
+    }
+    if preview {
+        for (name, table) in &mut values {
+            let Value::Object(table) = table else {
+                continue;
+            };
+            for target in &need.targets {
+                if !table.contains_key(target.as_str()) {
+                    let what = format!("steps.{}.{name}.{target}", need.name);
+                    table.insert(target.as_str().to_owned(), unknown(&what));
+                }
+            }
+        }
+    }
+    values
 }
 
 impl Node {
@@ -249,8 +365,26 @@ impl Node {
     }
 
     /// Whether to run it; None when that is not known yet.
-    pub fn when(&self, _scope: &Scope) -> Result<Option<bool>, Diagnostic> {
-        Ok(Some(true))
+    pub fn when(&self, scope: &Scope) -> Result<Option<bool>, Diagnostic> {
+        let Some(when) = &self.when else {
+            return Ok(Some(true));
+        };
+        let value = when.evaluate(scope)?;
+        if unknown_name(&value).is_some() {
+            return Ok(None);
+        }
+        value.as_bool().map(Some).ok_or_else(|| {
+            Diagnostic::new(
+                "manifest.wrong-type",
+                format!(
+                    "`when` of step {} gives {}, not true or false",
+                    self.name,
+                    kind_of(&value)
+                ),
+            )
+            .at(&when.source, when.span, "this condition")
+            .hint("compare it: vars.NAME == 'yes'")
+        })
     }
 
     /// The secrets that its configuration names, each once.

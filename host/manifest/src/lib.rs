@@ -7,7 +7,9 @@
 //! [`Graph::scope`] with [`graph::Node::config`] and [`graph::Node::when`].
 //! What a step's plugin may ask for comes from [`request::expand`].
 
+mod build;
 pub mod catalog;
+mod check;
 pub mod diagnostic;
 pub mod expression;
 pub mod graph;
@@ -17,6 +19,7 @@ pub mod lock;
 pub mod manifest;
 mod parse;
 pub mod request;
+mod resolve;
 mod schema;
 mod tree;
 

@@ -1,0 +1,806 @@
+//! From a manifest and its inputs to a graph.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use windlass_model::grant::{Grant, Pattern};
+use windlass_model::id::LOCAL;
+use windlass_model::target::{Address, KeySource, KnownHosts, RegistryLogin, SshSpec, TargetSpec};
+use windlass_model::{StepName, TargetName};
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Span, suggestion};
+use crate::expression::{Expression, Template};
+use crate::graph::{
+    DEFAULT_NOTIFY_TIMEOUT, DEFAULT_TIMEOUT, Environment, Graph, Inputs, Node, NotifyNode,
+    PluginSource, SecretUse, Settings, WrittenGrant,
+};
+use crate::manifest::{Hosts, Key, Manifest, Step, Target, TargetAddress, TextSource};
+use crate::parse::bad_grant;
+use crate::resolve::{Allowed, Resolver};
+
+const MAX_PARALLEL: usize = 8;
+const LEASE_TTL: Duration = Duration::from_secs(60);
+const LEASE_WAIT: Duration = Duration::from_secs(300);
+const KEEP_RELEASES: u32 = 5;
+
+/// A step that another one waits for, and the place that says so.
+struct Edge {
+    from: usize,
+    span: Span,
+    /// By an output used, rather than by `needs`.
+    output: bool,
+}
+
+pub(crate) fn build(manifest: &Arc<Manifest>, inputs: &Inputs) -> Result<Graph, Diagnostics> {
+    let mut builder = Builder {
+        resolver: Resolver::new(manifest, inputs),
+        manifest,
+        inputs,
+    };
+    let graph = builder.graph();
+    let found = builder.resolver.found.sorted();
+    match graph {
+        Some(mut graph) if !found.has_errors() => {
+            graph.warnings = manifest
+                .warnings
+                .iter()
+                .cloned()
+                .chain(found)
+                .collect::<Vec<_>>()
+                .into();
+            Ok(graph)
+        }
+        _ => Err(found),
+    }
+}
+
+struct Builder<'a> {
+    resolver: Resolver<'a>,
+    manifest: &'a Arc<Manifest>,
+    inputs: &'a Inputs,
+}
+
+impl Builder<'_> {
+    fn place(&self, span: Span) -> Place {
+        Place {
+            source: Arc::clone(&self.manifest.source),
+            span,
+        }
+    }
+
+    fn graph(&mut self) -> Option<Graph> {
+        let edges = self.edges();
+        let order = self.order(&edges);
+        let selected = self.selected(&edges);
+        let tag = self.resolver.tag();
+        let environment = self.environment();
+        let names: Vec<&str> = self.manifest.steps.keys().map(String::as_str).collect();
+
+        let mut nodes = Vec::new();
+        for &index in order.iter().flatten() {
+            let (name, step) = self.manifest.steps.get_index(index)?;
+            let mut needs: Vec<StepName> = Vec::new();
+            for edge in &edges[index] {
+                let need = StepName::from(names[edge.from]);
+                if !needs.contains(&need) {
+                    needs.push(need);
+                }
+            }
+            nodes.push(self.node(name, step, needs, selected.contains(&index)));
+        }
+        let notify = self.notifications();
+        let registries = self.registries();
+        let (targets, active) = self.targets(environment.as_ref(), &nodes);
+        let secrets = self.secrets(&nodes, &notify, &targets);
+
+        let mut environment = environment;
+        if let (Some(environment), Some(values)) =
+            (&mut environment, &self.resolver.scope.environment)
+        {
+            environment.values.clone_from(values);
+        }
+        let run = &self.manifest.run;
+        Some(Graph {
+            manifest: Arc::clone(self.manifest),
+            pipeline: self.manifest.name.value.clone(),
+            environment,
+            tag: tag?,
+            settings: Settings {
+                allow_dirty: run.allow_dirty,
+                max_parallel: run.max_parallel.map_or(MAX_PARALLEL, |most| most as usize),
+                timeout: run.timeout,
+                lease_ttl: run.lease_ttl.unwrap_or(LEASE_TTL),
+                lease_wait: run.lease_wait.unwrap_or(LEASE_WAIT),
+                keep_releases: run.keep_releases.unwrap_or(KEEP_RELEASES),
+            },
+            targets,
+            active,
+            registries,
+            steps: nodes,
+            notify,
+            rollback: self.manifest.rollback,
+            secrets,
+            warnings: Diagnostics::default(),
+            base: self.resolver.scope.clone(),
+        })
+    }
+
+    /// For each step, those that it waits for.
+    fn edges(&mut self) -> Vec<Vec<Edge>> {
+        let names: Vec<&str> = self.manifest.steps.keys().map(String::as_str).collect();
+        let mut all = Vec::new();
+        for (index, (name, step)) in self.manifest.steps.iter().enumerate() {
+            let mut edges: Vec<Edge> = Vec::new();
+            for need in &step.needs {
+                match self.manifest.steps.get_index_of(&need.value) {
+                    Some(from) if from == index => self.itself(name, need.span),
+                    Some(from) => edges.push(Edge {
+                        from,
+                        span: need.span,
+                        output: false,
+                    }),
+                    None => self.resolver.report(
+                        "manifest.unknown-step",
+                        need.span,
+                        format!("step {name} needs `{}`, which is no step", need.value),
+                        "this name",
+                        suggestion(
+                            &need.value,
+                            names.iter().copied().filter(|known| known != name),
+                        ),
+                    ),
+                }
+            }
+            for expression in expressions(step) {
+                for reference in expression.references() {
+                    if reference.root != "steps" {
+                        continue;
+                    }
+                    let [from, _, ..] = reference.path.as_slice() else {
+                        self.resolver.report(
+                            "manifest.unknown-name",
+                            reference.span,
+                            format!("`{reference}` names no output"),
+                            "this name",
+                            Some("write steps.NAME.OUTPUT".to_owned()),
+                        );
+                        continue;
+                    };
+                    match self.manifest.steps.get_index_of(from.as_str()) {
+                        Some(from) if from == index => self.itself(name, reference.span),
+                        Some(from) => edges.push(Edge {
+                            from,
+                            span: reference.span,
+                            output: true,
+                        }),
+                        None => self.resolver.report(
+                            "manifest.unknown-step",
+                            reference.span,
+                            format!("there is no step `{from}`"),
+                            "this name",
+                            suggestion(from, names.iter().copied().filter(|known| known != name)),
+                        ),
+                    }
+                }
+            }
+            all.push(edges);
+        }
+        all
+    }
+
+    fn itself(&mut self, name: &str, span: Span) {
+        self.resolver.report(
+            "manifest.cycle",
+            span,
+            format!("step {name} needs itself"),
+            "this name",
+            None,
+        );
+    }
+
+    /// The steps, each after those that it waits for, otherwise as written.
+    fn order(&mut self, edges: &[Vec<Edge>]) -> Option<Vec<usize>> {
+        let mut done = vec![false; edges.len()];
+        let mut order = Vec::new();
+        while let Some(next) = (0..edges.len())
+            .find(|&index| !done[index] && edges[index].iter().all(|edge| done[edge.from]))
+        {
+            done[next] = true;
+            order.push(next);
+        }
+        if order.len() == edges.len() {
+            return Some(order);
+        }
+        // Everything left waits for something left, so walking back from any of
+        // it comes round.
+        let mut at = done.iter().position(|done| !done)?;
+        let mut walk: Vec<(usize, &Edge)> = Vec::new();
+        let circle = loop {
+            let edge = edges[at].iter().find(|edge| !done[edge.from])?;
+            if let Some(from) = walk.iter().position(|(step, _)| *step == at) {
+                break walk.split_off(from);
+            }
+            walk.push((at, edge));
+            at = edge.from;
+        };
+        let name = |index: usize| {
+            let (name, _) = self.manifest.steps.get_index(index)?;
+            Some(name.as_str())
+        };
+        let mut names: Vec<&str> = circle.iter().filter_map(|(step, _)| name(*step)).collect();
+        names.extend(names.first().copied());
+        let mut error = Diagnostic::new(
+            "manifest.cycle",
+            format!("steps wait for each other: {}", names.join(" -> ")),
+        )
+        .hint("take one of these away");
+        for (step, edge) in &circle {
+            let (Some(step), Some(from)) = (name(*step), name(edge.from)) else {
+                continue;
+            };
+            let label = if edge.output {
+                format!("{step} uses an output of {from}")
+            } else {
+                format!("{step} needs {from}")
+            };
+            error = error.at(&self.manifest.source, edge.span, label);
+        }
+        self.resolver.found.push(error);
+        None
+    }
+
+    /// The steps that run.
+    fn selected(&mut self, edges: &[Vec<Edge>]) -> BTreeSet<usize> {
+        let mut chosen: BTreeSet<usize> = (0..edges.len()).collect();
+        if !self.inputs.only.is_empty() {
+            let only = self.inputs.only.iter();
+            let only: Vec<usize> = only.filter_map(|name| self.named("--only", name)).collect();
+            chosen.retain(|index| only.contains(index));
+        }
+        if let Some(from) = &self.inputs.from {
+            let mut after = BTreeSet::new();
+            let mut queue: VecDeque<usize> = self.named("--from", from).into_iter().collect();
+            while let Some(step) = queue.pop_front() {
+                if after.insert(step) {
+                    queue.extend(
+                        (0..edges.len())
+                            .filter(|&later| edges[later].iter().any(|edge| edge.from == step)),
+                    );
+                }
+            }
+            chosen.retain(|index| after.contains(index));
+        }
+        chosen
+    }
+
+    fn named(&mut self, option: &str, name: &str) -> Option<usize> {
+        let index = self.manifest.steps.get_index_of(name);
+        if index.is_none() {
+            let known = self.manifest.steps.keys().map(String::as_str);
+            self.resolver.found.push(
+                Diagnostic::new(
+                    "manifest.unknown-step",
+                    format!("{option} names `{name}`, which is no step"),
+                )
+                .maybe_hint(suggestion(name, known)),
+            );
+        }
+        index
+    }
+
+    fn environment(&mut self) -> Option<Environment> {
+        let (name, written) = self.resolver.environment?;
+        let mut targets: Vec<TargetName> = Vec::new();
+        for target in &written.targets {
+            if self.is_target(&target.value, target.span) {
+                let target = TargetName::new(&target.value);
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
+            }
+        }
+        Some(Environment {
+            name: name.to_owned(),
+            targets,
+            confirm: written.confirm,
+            // Filled in when everything that uses them is resolved.
+            values: Map::new(),
+        })
+    }
+
+    fn is_target(&mut self, name: &str, span: Span) -> bool {
+        if name == LOCAL || self.manifest.targets.contains_key(name) {
+            return true;
+        }
+        let known = self.manifest.targets.keys().map(String::as_str);
+        let hint = suggestion(name, known.chain([LOCAL]));
+        self.resolver.report(
+            "manifest.unknown-target",
+            span,
+            format!("there is no target `{name}`"),
+            "this name",
+            hint,
+        );
+        false
+    }
+
+    fn plugin(&self, uses: &str) -> PluginSource {
+        match self.manifest.plugins.get(uses) {
+            Some(plugin) => PluginSource::File(plugin.path.value.clone()),
+            None if uses.ends_with(".wasm") || uses.starts_with("./") => {
+                PluginSource::File(uses.to_owned())
+            }
+            None => PluginSource::BuiltIn(uses.to_owned()),
+        }
+    }
+
+    fn node(&mut self, name: &str, step: &Step, needs: Vec<StepName>, selected: bool) -> Node {
+        let allowed = Allowed {
+            target: step.on.is_some(),
+            steps: true,
+        };
+        for expression in expressions(step) {
+            if selected {
+                self.resolver.expression(expression, allowed);
+            } else {
+                self.resolver.names(expression, allowed);
+            }
+        }
+        let targets = self.on(name, step);
+        let grants = if selected {
+            self.grants(&step.grants)
+        } else {
+            Vec::new()
+        };
+        Node {
+            name: name.into(),
+            uses: step.uses.value.clone(),
+            plugin: self.plugin(&step.uses.value),
+            needs,
+            targets,
+            timeout: step.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            retry: step.retry,
+            grants,
+            continue_on_error: step.continue_on_error,
+            selected,
+            place: self.place(step.key),
+            uses_span: step.uses.span,
+            with: step.with.clone(),
+            when: step.when.clone(),
+        }
+    }
+
+    fn on(&mut self, name: &str, step: &Step) -> Vec<TargetName> {
+        let Some(on) = &step.on else {
+            return Vec::new();
+        };
+        let Some(value) = self.resolver.with(on) else {
+            return Vec::new();
+        };
+        let mut names: Vec<(String, Span)> = Vec::new();
+        let mut add = |value: &Value, span: Span| match value {
+            Value::String(text) => {
+                names.push((text.clone(), span));
+                true
+            }
+            Value::Array(items) => items.iter().all(|item| {
+                item.as_str().is_some_and(|text| {
+                    names.push((text.to_owned(), span));
+                    true
+                })
+            }),
+            _ => false,
+        };
+        // A list in the manifest has a place for each of its elements.
+        let good = match (&on.node, &value) {
+            (crate::expression::WithNode::List(items), Value::Array(values)) => items
+                .iter()
+                .zip(values)
+                .all(|(item, value)| add(value, item.span)),
+            _ => add(&value, on.span),
+        };
+        if !good {
+            self.resolver.report(
+                "manifest.wrong-type",
+                on.span,
+                format!("`on` of step {name} must give names of targets"),
+                "gives something else",
+                Some("as in on = \"{{ environment.targets }}\"".to_owned()),
+            );
+            return Vec::new();
+        }
+        if names.is_empty() {
+            self.resolver.report(
+                "manifest.no-targets",
+                on.span,
+                format!("`on` of step {name} gives no target"),
+                "gives an empty list",
+                Some("write targets = [\"NAME\"] in the environment".to_owned()),
+            );
+        }
+        let mut targets = Vec::new();
+        for (target, span) in names {
+            if self.is_target(&target, span) {
+                let target = TargetName::new(target);
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
+            }
+        }
+        targets
+    }
+
+    fn grants(&mut self, written: &[Template]) -> Vec<WrittenGrant> {
+        let mut grants = Vec::new();
+        for template in written {
+            let mut good = true;
+            for expression in template.expressions() {
+                good &= self.resolver.expression(expression, Allowed::STATIC);
+            }
+            if !good {
+                continue;
+            }
+            // A value is one word: it must not add `to SINK`. NUL marks one that
+            // is not, as it stands in no manifest.
+            let filled = template.render(&self.resolver.scope, |text| {
+                if text.is_empty() || text.contains(char::is_whitespace) {
+                    "\u{0}".to_owned()
+                } else {
+                    Pattern::escape(text)
+                }
+            });
+            let text = match filled {
+                Ok(value) => value.as_str().unwrap_or_default().to_owned(),
+                Err(error) => {
+                    self.resolver.found.push(error);
+                    continue;
+                }
+            };
+            if text.contains('\u{0}') {
+                self.resolver.report(
+                    "manifest.bad-grant",
+                    template.span,
+                    "invalid grant: a value in it is empty or has spaces",
+                    "this grant",
+                    None,
+                );
+                continue;
+            }
+            match Grant::parse(&text) {
+                Ok(grant) => grants.push(WrittenGrant {
+                    grant,
+                    place: self.place(template.span),
+                }),
+                Err(error) => {
+                    let error = bad_grant(&self.manifest.source, template.span, &text, error);
+                    self.resolver.found.push(error);
+                }
+            }
+        }
+        grants
+    }
+
+    fn notifications(&mut self) -> Vec<NotifyNode> {
+        let mut nodes = Vec::new();
+        for (name, notify) in &self.manifest.notify {
+            for expression in notify.with.expressions() {
+                self.resolver.expression(expression, Allowed::STATIC);
+            }
+            let grants = self.grants(&notify.grants);
+            nodes.push(NotifyNode {
+                name: name.as_str().into(),
+                uses: notify.uses.value.clone(),
+                plugin: self.plugin(&notify.uses.value),
+                events: notify.events.clone(),
+                grants,
+                timeout: notify.timeout.unwrap_or(DEFAULT_NOTIFY_TIMEOUT),
+                place: self.place(notify.key),
+                uses_span: notify.uses.span,
+                with: notify.with.clone(),
+            });
+        }
+        nodes
+    }
+
+    fn registries(&mut self) -> Vec<RegistryLogin> {
+        let mut logins: Vec<RegistryLogin> = Vec::new();
+        for (name, registry) in &self.manifest.registries {
+            let host = match &registry.host {
+                Some(host) => self.resolver.plain(host, "the registry's host"),
+                None => Some(name.clone()),
+            };
+            let what = format!("the username of registry {name}");
+            let username = self.resolver.source(&registry.username, &what);
+            let what = format!("the password of registry {name}");
+            let password = self.resolver.source(&registry.password, &what);
+            let (Some(host), Some(username), Some(password)) = (host, username, password) else {
+                continue;
+            };
+            if host.is_empty() || host.starts_with('-') || host.contains(['/', ' ']) {
+                self.resolver.report(
+                    "manifest.bad-name",
+                    registry.key,
+                    format!("{host:?} is no registry's host"),
+                    "this registry",
+                    Some("give host and port only, as in \"localhost:5000\"".to_owned()),
+                );
+                continue;
+            }
+            logins.push(RegistryLogin {
+                registry: host,
+                username,
+                password,
+            });
+        }
+        logins
+    }
+
+    /// All that may be reached, and those that steps work on.
+    fn targets(
+        &mut self,
+        environment: Option<&Environment>,
+        nodes: &[Node],
+    ) -> (Vec<TargetSpec>, Vec<TargetName>) {
+        let mut active: BTreeSet<TargetName> = BTreeSet::new();
+        for node in nodes.iter().filter(|node| node.selected) {
+            active.extend(node.targets.iter().cloned());
+        }
+        let mut needed = active.clone();
+        if let Some(environment) = environment {
+            needed.extend(environment.targets.iter().cloned());
+        }
+        let mut specs = Vec::new();
+        for name in &needed {
+            match self.manifest.targets.get(name.as_str()) {
+                Some(target) => specs.extend(self.target(name, target)),
+                None => specs.push(local(name.clone())),
+            }
+        }
+        // Those of other environments are out of reach. Those of none may be
+        // named in a configuration; they matter only when they resolve.
+        let elsewhere: BTreeSet<&str> = self
+            .manifest
+            .environments
+            .values()
+            .flat_map(|environment| &environment.targets)
+            .map(|target| target.value.as_str())
+            .collect();
+        let before = std::mem::take(&mut self.resolver.found);
+        for (name, target) in &self.manifest.targets {
+            let name = TargetName::new(name);
+            if !needed.contains(&name) && !elsewhere.contains(name.as_str()) {
+                specs.extend(self.target(&name, target));
+            }
+        }
+        self.resolver.found = before;
+        (specs, active.into_iter().collect())
+    }
+
+    fn target(&mut self, name: &TargetName, target: &Target) -> Option<TargetSpec> {
+        let docker_socket = match &target.docker_socket {
+            Some(socket) => Some(
+                self.resolver
+                    .plain(socket, &format!("`docker_socket` of target {name}"))?,
+            ),
+            None => None,
+        };
+        let address = match &target.address {
+            TargetAddress::Local => Address::Local,
+            TargetAddress::Ssh(ssh) => {
+                let what = format!("`ssh` of target {name}");
+                let text = self.resolver.plain(&ssh.ssh.value, &what);
+                let parsed = text.as_deref().map(parse_ssh);
+                if let Some(Err(why)) = &parsed {
+                    let text = text.as_deref().unwrap_or_default();
+                    self.resolver.report(
+                        "manifest.bad-address",
+                        ssh.ssh.span,
+                        format!("target {name} is at {text:?}: {why}"),
+                        "this address",
+                        Some("write user@host or user@host:port".to_owned()),
+                    );
+                }
+                let key = match &ssh.key {
+                    Key::Default => Some(KeySource::Default),
+                    Key::Agent => Some(KeySource::Agent),
+                    Key::File(path) => self.path(path, name, "key").map(KeySource::File),
+                    Key::Text(text) => {
+                        let what = format!("`key` of target {name}");
+                        self.resolver.source(text, &what).map(KeySource::Text)
+                    }
+                };
+                let known_hosts = match &ssh.known_hosts {
+                    Hosts::Default => Some(KnownHosts::Default),
+                    Hosts::File(path) => self.path(path, name, "known_hosts").map(KnownHosts::File),
+                    Hosts::Text(text) => {
+                        let what = format!("`known_hosts` of target {name}");
+                        self.resolver.source(text, &what).map(KnownHosts::Text)
+                    }
+                };
+                let ssh_config = match &ssh.ssh_config {
+                    Some(path) => Some(self.path(path, name, "ssh_config")?),
+                    None => None,
+                };
+                let (user, host, port) = parsed?.ok()?;
+                Address::Ssh(Box::new(SshSpec {
+                    user,
+                    host,
+                    port,
+                    key: key?,
+                    known_hosts: known_hosts?,
+                    ssh_config,
+                    connect_timeout: ssh.connect_timeout,
+                }))
+            }
+        };
+        Some(TargetSpec {
+            name: name.clone(),
+            address,
+            sudo: target.sudo,
+            docker_socket,
+        })
+    }
+
+    fn path(&mut self, source: &TextSource, target: &TargetName, key: &str) -> Option<PathBuf> {
+        self.resolver
+            .plain(source, &format!("`{key}` of target {target}"))
+            .map(PathBuf::from)
+    }
+
+    /// What the selected steps, the notifications and the logins need.
+    fn secrets(
+        &self,
+        nodes: &[Node],
+        notify: &[NotifyNode],
+        targets: &[TargetSpec],
+    ) -> Vec<SecretUse> {
+        let mut uses: Vec<(Span, &str)> = Vec::new();
+        for node in nodes.iter().filter(|node| node.selected) {
+            uses.extend(node.with.secrets());
+        }
+        for node in notify {
+            uses.extend(node.with.secrets());
+        }
+        let mut sources: Vec<&TextSource> = Vec::new();
+        for registry in self.manifest.registries.values() {
+            sources.extend([&registry.username, &registry.password]);
+        }
+        for target in targets {
+            let written = self.manifest.targets.get(target.name.as_str());
+            if let Some(TargetAddress::Ssh(ssh)) = written.map(|target| &target.address) {
+                if let Key::Text(source) = &ssh.key {
+                    sources.push(source);
+                }
+                if let Hosts::Text(source) = &ssh.known_hosts {
+                    sources.push(source);
+                }
+            }
+        }
+        for source in sources {
+            if let TextSource::Secret(name) = source {
+                uses.push((name.span, &name.value));
+            }
+        }
+        uses.sort();
+        let mut secrets: BTreeMap<&str, Span> = BTreeMap::new();
+        for (span, name) in uses {
+            secrets.entry(name).or_insert(span);
+        }
+        secrets
+            .into_iter()
+            .map(|(name, span)| SecretUse {
+                name: name.to_owned(),
+                source: self.manifest.secret_source(name),
+                place: self.place(span),
+            })
+            .collect()
+    }
+}
+
+/// The expressions that see outputs.
+fn expressions(step: &Step) -> Vec<&Expression> {
+    let mut found = step.with.expressions();
+    found.extend(&step.when);
+    found
+}
+
+fn local(name: TargetName) -> TargetSpec {
+    TargetSpec {
+        name,
+        address: Address::Local,
+        sudo: false,
+        docker_socket: None,
+    }
+}
+
+type SshAddress = (Option<String>, String, Option<u16>);
+
+/// `[ssh://][user@]host[:port]`; an IPv6 address stands in brackets when a
+/// port follows. The error is a fragment.
+pub(crate) fn parse_ssh(text: &str) -> Result<SshAddress, &'static str> {
+    let text = text.strip_prefix("ssh://").unwrap_or(text);
+    if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("it has spaces");
+    }
+    let (user, rest) = match text.rsplit_once('@') {
+        Some((user, rest)) => (Some(user), rest),
+        None => (None, text),
+    };
+    let (host, port) = if let Some(inner) = rest.strip_prefix('[') {
+        let (host, after) = inner.split_once(']').ok_or("the bracket is not closed")?;
+        match after.strip_prefix(':') {
+            Some(port) => (host, Some(port)),
+            None if after.is_empty() => (host, None),
+            None => return Err("something other than a port follows the bracket"),
+        }
+    } else if rest.matches(':').count() > 1 {
+        // An IPv6 address without brackets.
+        (rest, None)
+    } else {
+        match rest.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (rest, None),
+        }
+    };
+    // `ssh` would take a leading `-` for an option.
+    if user.is_some_and(|user| user.is_empty() || user.starts_with('-')) {
+        return Err("the user is empty or begins with -");
+    }
+    if host.is_empty() || host.starts_with('-') {
+        return Err("the host is empty or begins with -");
+    }
+    if host.contains('/') {
+        return Err("the host has a slash");
+    }
+    let port = match port {
+        Some(port) => Some(
+            port.parse::<u16>()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or("the port is no number from 1 to 65535")?,
+        ),
+        None => None,
+    };
+    Ok((user.map(str::to_owned), host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_ssh;
+
+    #[test]
+    fn addresses() {
+        let of = |text: &str| {
+            parse_ssh(text).map(|(user, host, port)| {
+                format!(
+                    "{}|{host}|{}",
+                    user.unwrap_or_default(),
+                    port.unwrap_or_default()
+                )
+            })
+        };
+        assert_eq!(of("deploy@host:2222").as_deref(), Ok("deploy|host|2222"));
+        assert_eq!(of("host").as_deref(), Ok("|host|0"));
+        assert_eq!(of("ssh://a@b:1").as_deref(), Ok("a|b|1"));
+        assert_eq!(of("a@[::1]:22").as_deref(), Ok("a|::1|22"));
+        assert_eq!(of("a@::1").as_deref(), Ok("a|::1|0"));
+        for bad in [
+            "",
+            "-oProxyCommand=x",
+            "a@-h",
+            "-a@h",
+            "@h",
+            "a@",
+            "a@h:0",
+            "a@h:x",
+            "a b@h",
+            "a@[::1",
+            "a@h/x",
+        ] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+}
