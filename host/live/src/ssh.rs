@@ -21,7 +21,7 @@ mod forward;
 mod key;
 pub(crate) mod lines;
 mod master;
-mod operation;
+pub(crate) mod operation;
 mod scan;
 pub(crate) mod shell;
 
