@@ -26,6 +26,10 @@ mod query;
 mod session;
 mod stream;
 mod tail;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use engine::{Endpoint, Engine};
 

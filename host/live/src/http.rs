@@ -5,6 +5,8 @@
 //! origin only: the grant names a URL, and headers may hold secrets. Each call
 //! makes its own connection: a probe should see what a new client would see.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,8 @@ use crate::ssh::Connections;
 
 pub(crate) mod address;
 pub(crate) mod failure;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tls;
 
 use failure::Reason;
@@ -150,32 +154,17 @@ impl Http {
         url: &Url,
         via: Option<&TargetName>,
     ) -> Result<reqwest::Client, CallError> {
-        let builder = if url.scheme() == "https" {
-            tls::client_builder()?
-        } else {
-            tls::plain_client_builder()
-        };
-        let builder = builder
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(0)
-            .http1_max_headers(200);
-        let host = url.host_str().unwrap_or_default();
-        let builder = match via.filter(|target| !target.is_local()) {
+        let route = match via.filter(|target| !target.is_local()) {
             Some(target) => {
                 address::check(url)?;
-                let port = url.port_or_known_default().unwrap_or(80);
+                let host = url.host_str().unwrap_or_default();
                 let bare = host.trim_start_matches('[').trim_end_matches(']');
-                let socket = self.ssh.tcp_socket(context, target, bare, port).await?;
-                builder.unix_socket(socket)
+                let port = url.port_or_known_default().unwrap_or(80);
+                Route::Socket(self.ssh.tcp_socket(context, target, bare, port).await?)
             }
-            None => builder.resolve_to_addrs(host, &address::resolve(url).await?),
+            None => Route::Addresses(address::resolve(url).await?),
         };
-        builder.build().map_err(|error| {
-            CallError::internal(
-                "http.client",
-                format!("the HTTP client cannot be made: {}", error.without_url()),
-            )
-        })
+        client(url, &route)
     }
 
     fn headers(&self, call: &HttpCall) -> Result<HeaderMap, CallError> {
@@ -239,6 +228,37 @@ impl Http {
             }
         })
     }
+}
+
+/// How a connection is made.
+enum Route {
+    Addresses(Vec<SocketAddr>),
+    /// That leads to the host and port, as seen from a target.
+    Socket(PathBuf),
+}
+
+fn client(url: &Url, route: &Route) -> Result<reqwest::Client, CallError> {
+    let builder = if url.scheme() == "https" {
+        tls::client_builder()?
+    } else {
+        tls::plain_client_builder()
+    };
+    let builder = builder
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(0)
+        .http1_max_headers(200);
+    let builder = match route {
+        Route::Socket(path) => builder.unix_socket(path.as_path()),
+        Route::Addresses(addresses) => {
+            builder.resolve_to_addrs(url.host_str().unwrap_or_default(), addresses)
+        }
+    };
+    builder.build().map_err(|error| {
+        CallError::internal(
+            "http.client",
+            format!("the HTTP client cannot be made: {}", error.without_url()),
+        )
+    })
 }
 
 /// A URL for messages. One that holds a secret is told by the secret's name
@@ -314,7 +334,7 @@ async fn read(response: reqwest::Response, cap: u32, what: &str) -> Result<Respo
 }
 
 #[cfg(test)]
-mod tests {
+mod units {
     use super::*;
 
     #[test]

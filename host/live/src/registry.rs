@@ -17,6 +17,8 @@ use crate::http::tls;
 mod client;
 pub(crate) mod credentials;
 pub(crate) mod reference;
+#[cfg(test)]
+mod tests;
 pub(crate) mod trouble;
 
 use client::{Client, MAX_MANIFEST};
@@ -313,7 +315,7 @@ fn repository_of(text: &str) -> Result<Reference, CallError> {
 }
 
 #[cfg(test)]
-mod tests {
+mod units {
     use super::*;
 
     #[test]

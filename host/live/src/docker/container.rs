@@ -373,7 +373,7 @@ async fn delete(engine: &Engine, id: &str) -> Result<(), CallError> {
     }
 }
 
-fn check_id(id: &str) -> Result<(), CallError> {
+pub(super) fn check_id(id: &str) -> Result<(), CallError> {
     let fit = (1..=128).contains(&id.len())
         && id.as_bytes()[0].is_ascii_alphanumeric()
         && id

@@ -101,12 +101,12 @@ impl Reason {
     }
 }
 
-/// rustls's errors travel inside an `io::Error`.
+/// rustls's errors travel inside an `io::Error`, or inside two; and an
+/// `io::Error` does not name what it wraps as its source.
 fn rustls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    cause.downcast_ref::<rustls::Error>().or_else(|| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(|io| io.get_ref())
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-    })
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        return Some(tls);
+    }
+    let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
+    rustls_error(inner)
 }
