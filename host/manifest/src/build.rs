@@ -34,27 +34,15 @@ struct Edge {
     output: bool,
 }
 
-pub(crate) fn build(manifest: &Arc<Manifest>, inputs: &Inputs) -> Result<Graph, Diagnostics> {
+/// A graph with errors serves only to find more of them.
+pub(crate) fn build(manifest: &Arc<Manifest>, inputs: &Inputs) -> (Graph, Diagnostics) {
     let mut builder = Builder {
         resolver: Resolver::new(manifest, inputs),
         manifest,
         inputs,
     };
     let graph = builder.graph();
-    let found = builder.resolver.found.sorted();
-    match graph {
-        Some(mut graph) if !found.has_errors() => {
-            graph.warnings = manifest
-                .warnings
-                .iter()
-                .cloned()
-                .chain(found)
-                .collect::<Vec<_>>()
-                .into();
-            Ok(graph)
-        }
-        _ => Err(found),
-    }
+    (graph, builder.resolver.found.sorted())
 }
 
 struct Builder<'a> {
@@ -71,17 +59,21 @@ impl Builder<'_> {
         }
     }
 
-    fn graph(&mut self) -> Option<Graph> {
+    fn graph(&mut self) -> Graph {
         let edges = self.edges();
-        let order = self.order(&edges);
+        let order = self
+            .order(&edges)
+            .unwrap_or_else(|| (0..edges.len()).collect());
         let selected = self.selected(&edges);
         let tag = self.resolver.tag();
         let environment = self.environment();
         let names: Vec<&str> = self.manifest.steps.keys().map(String::as_str).collect();
 
         let mut nodes = Vec::new();
-        for &index in order.iter().flatten() {
-            let (name, step) = self.manifest.steps.get_index(index)?;
+        for index in order {
+            let Some((name, step)) = self.manifest.steps.get_index(index) else {
+                continue;
+            };
             let mut needs: Vec<StepName> = Vec::new();
             for edge in &edges[index] {
                 let need = StepName::from(names[edge.from]);
@@ -103,11 +95,11 @@ impl Builder<'_> {
             environment.values.clone_from(values);
         }
         let run = &self.manifest.run;
-        Some(Graph {
+        Graph {
             manifest: Arc::clone(self.manifest),
             pipeline: self.manifest.name.value.clone(),
             environment,
-            tag: tag?,
+            tag: tag.unwrap_or_default(),
             settings: Settings {
                 allow_dirty: run.allow_dirty,
                 max_parallel: run.max_parallel.map_or(MAX_PARALLEL, |most| most as usize),
@@ -125,7 +117,7 @@ impl Builder<'_> {
             secrets,
             warnings: Diagnostics::default(),
             base: self.resolver.scope.clone(),
-        })
+        }
     }
 
     /// For each step, those that it waits for.
@@ -312,7 +304,10 @@ impl Builder<'_> {
     }
 
     fn is_target(&mut self, name: &str, span: Span) -> bool {
-        if name == LOCAL || self.manifest.targets.contains_key(name) {
+        if name == LOCAL
+            || self.manifest.targets.contains_key(name)
+            || self.manifest.broken.contains(name)
+        {
             return true;
         }
         let known = self.manifest.targets.keys().map(String::as_str);

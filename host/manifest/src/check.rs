@@ -4,7 +4,7 @@
 use windlass_model::StepKey;
 
 use crate::catalog::{Catalog, OutputKind, PluginInfo};
-use crate::diagnostic::{Diagnostic, Diagnostics, Span, suggestion};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span, closest, suggestion};
 use crate::expression::{Scope, Template, With, WithNode};
 use crate::graph::{Graph, Node, Outputs, PluginSource};
 use crate::schema::{self, Shape};
@@ -31,9 +31,9 @@ pub(crate) fn check(graph: &Graph, catalog: &Catalog) -> Diagnostics {
             scope,
         };
         checker.configuration(&sight, &node.with, &node.uses, node.place.span, info);
-        if let Some(scope) = &sight.scope {
-            if let Err(error) = node.when(scope) {
-                checker.found.push(error);
+        if let (Some(scope), Some(when)) = (&sight.scope, &node.when) {
+            if when.ready(scope) {
+                checker.found.extend(node.when(scope).err());
             }
         }
     }
@@ -64,21 +64,24 @@ impl<'a> Checker<'a> {
     fn info(&mut self, uses: &str, plugin: &PluginSource, span: Span) -> Option<&'a PluginInfo> {
         let info = self.catalog.plugins.get(uses);
         if let (None, PluginSource::BuiltIn(name)) = (info, plugin) {
-            if !self.catalog.built_in.contains(name) {
+            // An empty name has been reported when it was read.
+            if !name.is_empty() && !self.catalog.built_in.contains(name) {
                 let built_in = self.catalog.built_in.iter();
                 let own = self.graph.manifest.plugins.keys();
-                let hint = suggestion(name, built_in.chain(own).map(String::as_str))
-                    .unwrap_or_else(|| "`windlass plugins` lists them".to_owned());
+                let hint = closest(name, built_in.chain(own).map(String::as_str)).map_or_else(
+                    || {
+                        "`windlass plugins` lists them; one of your own needs [plugin.NAME] with its path"
+                            .to_owned()
+                    },
+                    |name| format!("did you mean `{name}`?"),
+                );
                 self.found.push(
                     Diagnostic::new(
                         "manifest.unknown-plugin",
                         format!("there is no plugin `{name}`"),
                     )
                     .at(&self.graph.manifest.source, span, "this plugin")
-                    .hint(format!(
-                        "{hint}; one of your own needs [plugin.{}] with its path",
-                        name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
-                    )),
+                    .hint(hint),
                 );
             }
         }
@@ -162,6 +165,7 @@ impl<'a> Checker<'a> {
         match &with.node {
             WithNode::Scalar(value) => Shape::Known(value.clone()),
             WithNode::Secret(_) => Shape::Secret,
+            WithNode::Broken => Shape::Any,
             WithNode::Text(template) => self.text(sight, template),
             WithNode::List(items) => Shape::List(
                 items
@@ -199,6 +203,13 @@ impl<'a> Checker<'a> {
         let Some(scope) = &sight.scope else {
             return unknown;
         };
+        // What has no value was reported when the graph was built.
+        if !template
+            .expressions()
+            .all(|expression| expression.ready(scope))
+        {
+            return unknown;
+        }
         match template.evaluate(scope) {
             Ok(value) if crate::expression::unknown_name(&value).is_some() => unknown,
             Ok(value) => Shape::Known(value),

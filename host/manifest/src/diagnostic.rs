@@ -194,7 +194,7 @@ impl Diagnostic {
         };
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_width(width.clamp(40, 400))
-            .with_context_lines(0)
+            .with_context_lines(1)
             .with_links(false);
         let mut out = String::new();
         let rendered = match &self.source {

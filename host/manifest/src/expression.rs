@@ -95,6 +95,8 @@ pub enum WithNode {
     /// `{ secret = "NAME" }`
     Secret(String),
     List(Vec<With>),
+    /// What could not be read; it has been reported.
+    Broken,
     /// With the place of each key.
     Table(IndexMap<String, (Span, With)>),
 }
@@ -352,6 +354,23 @@ impl Expression {
         &self.references
     }
 
+    /// Whether everything but outputs has a value.
+    pub(crate) fn ready(&self, scope: &Scope) -> bool {
+        self.references.iter().all(|reference| {
+            let map = match reference.root.as_str() {
+                "vars" => Some(&scope.vars),
+                "environment" => scope.environment.as_ref(),
+                "run" => Some(&scope.run),
+                "target" => scope.target.as_ref(),
+                "steps" => return reference.path.len() > 1,
+                _ => None,
+            };
+            let name = reference.path.first();
+            map.zip(name)
+                .is_some_and(|(map, name)| map.contains_key(name))
+        })
+    }
+
     /// The step and the output, when it is nothing but `steps.NAME.OUTPUT`.
     pub(crate) fn output(&self) -> Option<(&str, &str)> {
         let [reference] = self.references.as_slice() else {
@@ -601,7 +620,7 @@ impl With {
     pub fn expressions(&self) -> Vec<&Expression> {
         fn walk<'a>(with: &'a With, found: &mut Vec<&'a Expression>) {
             match &with.node {
-                WithNode::Scalar(_) | WithNode::Secret(_) => {}
+                WithNode::Scalar(_) | WithNode::Secret(_) | WithNode::Broken => {}
                 WithNode::Text(template) => found.extend(template.expressions()),
                 WithNode::List(items) => items.iter().for_each(|item| walk(item, found)),
                 WithNode::Table(entries) => {
@@ -618,7 +637,7 @@ impl With {
     pub fn secrets(&self) -> Vec<(Span, &str)> {
         fn walk<'a>(with: &'a With, found: &mut Vec<(Span, &'a str)>) {
             match &with.node {
-                WithNode::Scalar(_) | WithNode::Text(_) => {}
+                WithNode::Scalar(_) | WithNode::Text(_) | WithNode::Broken => {}
                 WithNode::Secret(name) => found.push((with.span, name)),
                 WithNode::List(items) => items.iter().for_each(|item| walk(item, found)),
                 WithNode::Table(entries) => {
@@ -662,6 +681,7 @@ pub fn resolve(with: &With, scope: &Scope) -> Result<Resolved, Diagnostic> {
 pub fn evaluate(with: &With, scope: &Scope) -> Result<Value, Diagnostic> {
     Ok(match &with.node {
         WithNode::Scalar(value) => value.clone(),
+        WithNode::Broken => Value::Null,
         WithNode::Secret(name) => Value::Object(Map::from_iter([(
             SECRET_KEY.to_owned(),
             name.as_str().into(),

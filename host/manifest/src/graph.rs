@@ -183,9 +183,20 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Resolves variables, environment, targets, tag and order. Every problem
-    /// is found in one pass.
+    /// Resolves variables, environment, targets, tag and order.
     pub fn build(manifest: &Arc<Manifest>, inputs: &Inputs) -> Result<Self, Diagnostics> {
+        let (mut graph, found) = crate::build::build(manifest, inputs);
+        if found.has_errors() {
+            return Err(found);
+        }
+        graph.warnings = manifest.warnings.clone();
+        graph.warnings.extend(found);
+        Ok(graph)
+    }
+
+    /// Builds as much as there is, with all problems. A graph that has errors
+    /// serves to be checked, which finds more of them, and for nothing else.
+    pub fn examine(manifest: &Arc<Manifest>, inputs: &Inputs) -> (Self, Diagnostics) {
         crate::build::build(manifest, inputs)
     }
 

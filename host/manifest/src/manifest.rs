@@ -42,6 +42,8 @@ pub struct Manifest {
     pub secrets: IndexMap<String, At<SecretSource>>,
     /// What is not wrong but unwise.
     pub warnings: Diagnostics,
+    /// Targets that could not be read; not asked for again.
+    pub(crate) broken: BTreeSet<String>,
 }
 
 /// `"text {{ … }}"`, a number, a boolean, a list, or `{ env = "X", default = … }`.
@@ -235,8 +237,19 @@ pub enum SecretSource {
 
 impl Manifest {
     /// Reads a manifest. `name` is what messages call it: `windlass.toml`.
-    /// Every problem is found in one pass.
     pub fn parse(name: &str, text: &str) -> Result<Self, Diagnostics> {
+        match crate::parse::parse(name, text) {
+            (Some(mut manifest), found) if !found.has_errors() => {
+                manifest.warnings = found;
+                Ok(manifest)
+            }
+            (_, found) => Err(found),
+        }
+    }
+
+    /// Reads as much as there is, with all problems. A manifest that has errors
+    /// serves to find those of later stages too, and for nothing else.
+    pub fn examine(name: &str, text: &str) -> (Option<Self>, Diagnostics) {
         crate::parse::parse(name, text)
     }
 

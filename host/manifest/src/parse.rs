@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use serde_json::Value;
 use windlass_model::grant::{self, Grant};
 use windlass_model::id::LOCAL;
 
@@ -24,7 +23,7 @@ const MAX_NAME: usize = 64;
 /// The connect timeout of a target that has none written.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SECTIONS: &[&str] = &[
+pub(crate) const SECTIONS: &[&str] = &[
     "pipeline",
     "vars",
     "run",
@@ -38,22 +37,19 @@ const SECTIONS: &[&str] = &[
     "secrets",
 ];
 
-pub(crate) fn parse(name: &str, text: &str) -> Result<Manifest, Diagnostics> {
+/// What could be read, and what is wrong. A manifest with errors serves only
+/// to find more of them.
+pub(crate) fn parse(name: &str, text: &str) -> (Option<Manifest>, Diagnostics) {
     let source = Source::new(name, text);
     let (entries, found) = read(&source);
     let mut reader = Reader {
         source,
         found: found.into(),
+        broken: BTreeSet::new(),
     };
-    let manifest = entries.and_then(|entries| reader.manifest(entries));
+    let manifest = entries.map(|entries| reader.manifest(entries));
     let found = reader.found.sorted();
-    match manifest {
-        Some(mut manifest) if !found.has_errors() => {
-            manifest.warnings = found;
-            Ok(manifest)
-        }
-        _ => Err(found),
-    }
+    (manifest, found)
 }
 
 /// `[a-z][a-z0-9_]*`
@@ -130,6 +126,8 @@ pub(crate) fn bad_grant(
 struct Reader {
     source: Arc<Source>,
     found: Diagnostics,
+    /// Targets that are there, but cannot be read.
+    broken: BTreeSet<String>,
 }
 
 impl Reader {
@@ -362,7 +360,7 @@ impl Reader {
         let node = match item.raw {
             Raw::String(text) => match self.template_of(&At::new(span, text)) {
                 Some(template) => WithNode::Text(template),
-                None => WithNode::Scalar(Value::Null),
+                None => WithNode::Broken,
             },
             Raw::Integer(integer) => WithNode::Scalar(integer.into()),
             Raw::Float(float) => WithNode::Scalar(float.into()),
@@ -545,7 +543,7 @@ impl Reader {
         Some(source)
     }
 
-    fn setting(&mut self, key: Span, item: Item, what: &str) -> Option<Setting> {
+    fn setting(&mut self, key: Span, item: Item, what: &str) -> Setting {
         let item = match item.raw {
             Raw::Table(mut entries)
                 if matches!(
@@ -559,13 +557,19 @@ impl Reader {
                     ))
                 ) && entries.keys().all(|key| key == "env" || key == "default") =>
             {
-                let (name, default) = self.env_table(&mut entries, what)?;
-                let default = default.map(|item| self.with(item));
-                default.iter().for_each(|with| self.no_secrets(with));
-                return Some(Setting {
-                    key,
-                    value: SettingValue::Env { name, default },
-                });
+                let value = match self.env_table(&mut entries, what) {
+                    Some((name, default)) => {
+                        let default = default.map(|item| self.with(item));
+                        default.iter().for_each(|with| self.no_secrets(with));
+                        SettingValue::Env { name, default }
+                    }
+                    None => SettingValue::Written(With {
+                        source: Arc::clone(&self.source),
+                        span: item.span,
+                        node: WithNode::Broken,
+                    }),
+                };
+                return Setting { key, value };
             }
             raw => Item {
                 span: item.span,
@@ -574,10 +578,10 @@ impl Reader {
         };
         let with = self.with(item);
         self.no_secrets(&with);
-        Some(Setting {
+        Setting {
             key,
             value: SettingValue::Written(with),
-        })
+        }
     }
 
     fn no_secrets(&mut self, with: &With) {
@@ -605,17 +609,16 @@ impl Reader {
                     Some("names are lower-case letters, digits and _".to_owned()),
                 );
             }
-            if let Some(setting) = self.setting(span, item, what) {
-                settings.insert(key, setting);
-            }
+            let setting = self.setting(span, item, what);
+            settings.insert(key, setting);
         }
         settings
     }
 
-    fn manifest(&mut self, mut entries: Entries) -> Option<Manifest> {
+    fn manifest(&mut self, mut entries: Entries) -> Manifest {
+        let before = self.found.len();
         for (key, (span, _)) in &entries {
             if !SECTIONS.contains(&key.as_str()) {
-                // `[steps.build]` is the commonest slip.
                 self.report(
                     "manifest.unknown-key",
                     *span,
@@ -645,7 +648,8 @@ impl Reader {
                     steps.insert(name, step);
                 }
             }
-        } else {
+        } else if self.found.len() == before {
+            // Unless a section has a wrong name: `[steps.build]`, for one.
             self.report(
                 "manifest.missing-key",
                 Span::default(),
@@ -665,9 +669,9 @@ impl Reader {
             }
         }
         let secrets = secrets.map(|(_, item)| self.secrets(item));
-        Some(Manifest {
+        Manifest {
             source: Arc::clone(&self.source),
-            name: name?,
+            name: name.unwrap_or_else(|| At::new(Span::default(), String::new())),
             vars: vars.unwrap_or_default(),
             run,
             registries: registries.unwrap_or_default(),
@@ -679,7 +683,8 @@ impl Reader {
             notify: notifications,
             secrets: secrets.unwrap_or_default(),
             warnings: Diagnostics::default(),
-        })
+            broken: std::mem::take(&mut self.broken),
+        }
     }
 
     fn pipeline(&mut self, section: Option<(Span, Item)>) -> Option<At<String>> {
@@ -874,8 +879,13 @@ impl Reader {
                     Some("write on = \"local\", or choose another name".into()),
                 );
             }
-            if let Some(target) = self.target(&name, key, item) {
-                targets.insert(name, target);
+            match self.target(&name, key, item) {
+                Some(target) => {
+                    targets.insert(name, target);
+                }
+                None => {
+                    self.broken.insert(name);
+                }
             }
         }
         targets
@@ -940,7 +950,7 @@ impl Reader {
             );
         }
         let ssh_span = ssh.span;
-        let ssh = self.plain_source(ssh, "`ssh`")?;
+        let ssh = self.plain_source(ssh, "`ssh`");
         let identity = match entries.shift_remove("key") {
             Some((_, item)) => self.key(item),
             None => Key::Default,
@@ -959,7 +969,7 @@ impl Reader {
         Some(Target {
             key,
             address: TargetAddress::Ssh(Box::new(SshTarget {
-                ssh: At::new(ssh_span, ssh),
+                ssh: At::new(ssh_span, ssh?),
                 key: identity,
                 known_hosts,
                 ssh_config,
@@ -1063,9 +1073,8 @@ impl Reader {
                                 Some("names are lower-case letters, digits and _".into()),
                             );
                         }
-                        if let Some(setting) = self.setting(span, item, &what) {
-                            environment.values.insert(key, setting);
-                        }
+                        let setting = self.setting(span, item, &what);
+                        environment.values.insert(key, setting);
                     }
                 }
             }
@@ -1074,16 +1083,19 @@ impl Reader {
         environments
     }
 
-    fn uses(&mut self, entries: &mut Entries, what: &str, key: Span) -> Option<At<String>> {
+    fn uses(&mut self, entries: &mut Entries, what: &str, key: Span) -> At<String> {
+        let none = At::new(key, String::new());
         let Some((_, item)) = entries.shift_remove("uses") else {
             self.missing(
                 key,
                 format!("{what} does not say which plugin it uses"),
                 "write uses = \"PLUGIN\"; `windlass plugins` lists them",
             );
-            return None;
+            return none;
         };
-        let uses = self.string(item, "`uses`")?;
+        let Some(uses) = self.string(item, "`uses`") else {
+            return none;
+        };
         let plain = !uses.value.is_empty()
             && !uses.value.starts_with('-')
             && !uses.value.contains("{{")
@@ -1100,7 +1112,7 @@ impl Reader {
                 ),
             );
         }
-        Some(uses)
+        uses
     }
 
     fn grants(&mut self, item: Item) -> Vec<Template> {
@@ -1176,7 +1188,7 @@ impl Reader {
             .is_some_and(|(_, item)| self.boolean(&item, "`continue_on_error`"));
         Some(Step {
             key,
-            uses: uses?,
+            uses,
             with,
             needs,
             on,
@@ -1410,7 +1422,7 @@ impl Reader {
             .and_then(|(_, item)| self.duration(&item, "`timeout`"));
         Some(Notify {
             key,
-            uses: uses?,
+            uses,
             events,
             with,
             grants,

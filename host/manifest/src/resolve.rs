@@ -248,12 +248,19 @@ impl<'a> Resolver<'a> {
         let root = reference.root.as_str();
         let (message, hint) = if ROOTS.contains(&root) {
             (
-                format!("`{root}` is not used by name"),
+                format!("no name follows `{root}`"),
                 Some(match root {
                     "steps" => "write steps.NAME.OUTPUT".to_owned(),
                     root => format!("write {root}.NAME"),
                 }),
             )
+        } else if let ("env" | "secret" | "secrets", Some(name)) = (root, reference.path.first()) {
+            let hint = if root == "env" {
+                format!("declare it in [vars]: NAME = {{ env = \"{name}\" }}")
+            } else {
+                format!("write {{ secret = \"{name}\" }} as the whole value")
+            };
+            (format!("unknown name `{root}`"), Some(hint))
         } else if self.setting_of(root).is_some() {
             (
                 format!("unknown name `{root}`"),

@@ -260,7 +260,7 @@ impl<'a> Checker<'a> {
             .any(|kind| matches!(*kind, "integer" | "number"));
         let hint = match shape {
             Shape::Known(Value::String(text)) if numeric && text.trim().parse::<f64>().is_ok() => {
-                Some("write it without quotes; of a variable, {{ vars.NAME | int }}".to_owned())
+                Some("write it without quotes, or as {{ vars.NAME | int }}".to_owned())
             }
             Shape::Known(Value::String(text)) if kinds.contains(&"array") => {
                 Some(format!("write [{text:?}]"))

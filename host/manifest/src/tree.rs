@@ -65,8 +65,15 @@ pub(crate) fn read(source: &std::sync::Arc<Source>) -> (Option<Entries>, Vec<Dia
             // false errors follow.
             usable &= message.contains("duplicate key");
             let span = error.span().map_or(Span::default(), Span::from);
-            Diagnostic::new("manifest.syntax", message.lines().next().unwrap_or(message))
-                .at(source, span, "here")
+            let line = message.lines().next().unwrap_or(message);
+            match source.slice(span) {
+                key if line == "duplicate key" && !key.is_empty() => Diagnostic::new(
+                    "manifest.duplicate-key",
+                    format!("`{key}` is there twice"),
+                )
+                .at(source, span, "the second one"),
+                _ => Diagnostic::new("manifest.syntax", line).at(source, span, "here"),
+            }
         })
         .collect();
     if !usable {
