@@ -82,7 +82,37 @@ impl Journal {
         }
     }
 
-    /// On disk when it returns. Progress is not stored.
+    /// Stores an event as its kind needs it. A log line is queued, in order. The
+    /// end of a run is on disk when this returns, since somebody acts on it.
+    /// All else is in the file when this returns, so that it outlives this
+    /// process, and on disk with the next intent: a sync costs milliseconds,
+    /// and what a power cut could take is no effect. Progress is not stored.
+    pub async fn record(&self, run: RunId, envelope: &Envelope) -> Result<(), JournalError> {
+        self.record_all(run, std::slice::from_ref(envelope)).await
+    }
+
+    /// [`Journal::record`] for several, waiting once.
+    pub async fn record_all(&self, run: RunId, envelopes: &[Envelope]) -> Result<(), JournalError> {
+        let awaited = envelopes.iter().rposition(|envelope| {
+            envelope.event.is_durable() && !matches!(envelope.event, Event::StepLog { .. })
+        });
+        let sync = envelopes.iter().any(|envelope| !may_wait(&envelope.event));
+        for (index, envelope) in envelopes.iter().enumerate() {
+            let Some(job) = self.event(run, envelope)? else {
+                continue;
+            };
+            if Some(index) != awaited {
+                self.writer.relaxed(job).await?;
+            } else if sync {
+                self.writer.durable(job).await?;
+            } else {
+                self.writer.written(job).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// On disk when it returns, whatever it is.
     pub async fn append(&self, run: RunId, envelope: &Envelope) -> Result<(), JournalError> {
         match self.event(run, envelope)? {
             Some(job) => self.writer.durable(job).await,
@@ -91,7 +121,7 @@ impl Journal {
     }
 
     /// In order, and written soon, but synced only with the next durable
-    /// record: for log lines. Waits when too much is queued.
+    /// record. Waits when too much is queued.
     pub async fn append_relaxed(
         &self,
         run: RunId,
@@ -187,8 +217,8 @@ impl Journal {
     }
 }
 
-/// Whether an event may wait for the next sync: a log line may, everything
-/// else is what a resume or a person asks for later.
+/// Whether an event may wait for the next sync: all but the end of the run,
+/// on which somebody acts.
 pub fn may_wait(event: &Event) -> bool {
-    matches!(event, Event::StepLog { .. })
+    !matches!(event, Event::RunFinished(_))
 }

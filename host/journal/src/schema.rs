@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fs_err::File;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::error::JournalError;
@@ -87,21 +89,51 @@ pub(crate) fn open(file: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(file, flags).map_err(sql)?;
     connection.busy_timeout(BUSY).map_err(sql)?;
-    let version = version(&connection, file)?;
-    if version == 0 {
-        // Both have to come before the first table.
-        connection
-            .pragma_update(None, "auto_vacuum", "INCREMENTAL")
-            .map_err(sql)?;
+    // Closing would copy the log into the file, with syncs that a short run
+    // waits for; the next to open reads the log as well.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(sql)?;
+    if version(&connection, file)? == 0 {
+        create(&mut connection, file)?;
     }
     enter_wal(&connection).map_err(sql)?;
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(sql)?;
-    if version < known() {
+    if version(&connection, file)? < known() {
         migrate(&mut connection, file)?;
     }
     Ok(connection)
+}
+
+/// SQLite would sync a new file some ten times until its tables are there;
+/// twice at the end is as good, for nothing is in it yet.
+fn create(connection: &mut Connection, file: &Path) -> Result<(), JournalError> {
+    let sql = |source| JournalError::sql(file, source);
+    // `auto_vacuum` has to come before the first table.
+    connection
+        .execute_batch("PRAGMA synchronous = OFF; PRAGMA auto_vacuum = INCREMENTAL;")
+        .map_err(sql)?;
+    enter_wal(connection).map_err(sql)?;
+    migrate(connection, file)?;
+    checkpoint(connection).map_err(sql)?;
+    let io = |source| JournalError::io("sync the journal", file, source);
+    File::open(file)
+        .and_then(|file| file.sync_all())
+        .map_err(io)?;
+    #[cfg(unix)]
+    if let Some(directory) = file.parent() {
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Moves the log into the file, as far as no other process reads it.
+pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 fn known() -> i64 {

@@ -16,6 +16,7 @@ use windlass_model::{CallId, Class, RunId, StepKey};
 
 use crate::error::JournalError;
 use crate::record::{Body, nanoseconds, word};
+use crate::schema;
 
 /// Bodies up to this size stand in their row; larger ones are blobs.
 pub const INLINE_BYTES: usize = 64 * 1024;
@@ -172,6 +173,8 @@ struct Request {
     job: Job,
     /// Absent for relaxed records.
     done: Option<Done>,
+    /// Whether it is to be on disk, not only in the file, when it is done.
+    sync: bool,
 }
 
 #[derive(Debug)]
@@ -211,29 +214,43 @@ impl Writer {
         })
     }
 
-    async fn send(&self, job: Job, done: Option<Done>) -> Result<(), JournalError> {
+    async fn send(&self, request: Request) -> Result<(), JournalError> {
         let queue = self.queue.as_ref().ok_or(JournalError::Closed)?;
-        queue
-            .send(Request { job, done })
-            .await
-            .map_err(|_| JournalError::Closed)
+        queue.send(request).await.map_err(|_| JournalError::Closed)
     }
 
+    /// In order, but nobody waits for it.
     pub(crate) async fn relaxed(&self, job: Job) -> Result<(), JournalError> {
-        self.send(job, None).await
+        let request = Request {
+            job,
+            done: None,
+            sync: false,
+        };
+        self.send(request).await
     }
 
+    /// In the file: it outlives this process, though not a power cut.
+    pub(crate) async fn written(&self, job: Job) -> Result<(), JournalError> {
+        self.answered(job, false).await.map(drop)
+    }
+
+    /// On disk.
     pub(crate) async fn durable(&self, job: Job) -> Result<(), JournalError> {
-        self.answered(job).await.map(drop)
+        self.answered(job, true).await.map(drop)
     }
 
     pub(crate) async fn prune(&self, keep: usize) -> Result<u64, JournalError> {
-        self.answered(Job::Prune { keep }).await
+        self.answered(Job::Prune { keep }, true).await
     }
 
-    async fn answered(&self, job: Job) -> Result<u64, JournalError> {
+    async fn answered(&self, job: Job, sync: bool) -> Result<u64, JournalError> {
         let (done, answer) = oneshot::channel();
-        self.send(job, Some(done)).await?;
+        let request = Request {
+            job,
+            done: Some(done),
+            sync,
+        };
+        self.send(request).await?;
         answer.await.map_err(|_| JournalError::Closed)?
     }
 
@@ -284,17 +301,14 @@ impl Task {
             group.push(Request {
                 job: Job::Flush,
                 done: None,
+                sync: true,
             });
-            self.commit_group(&mut group, true);
+            self.write(&mut group);
         }
     }
 
     fn write(&mut self, group: &mut Vec<Request>) {
-        let durable = group.iter().any(|request| request.done.is_some());
-        self.commit_group(group, durable);
-    }
-
-    fn commit_group(&mut self, group: &mut Vec<Request>, durable: bool) {
+        let durable = group.iter().any(|request| request.sync);
         let mut results = Vec::with_capacity(group.len());
         if let Err(error) = self.transact(group, durable, &mut results) {
             // Keys of rows that were rolled back.
@@ -380,6 +394,13 @@ impl Task {
         self.relaxed = !durable;
         if durable {
             self.synced.fetch_add(1, Ordering::Relaxed);
+        }
+        if group
+            .iter()
+            .any(|request| matches!(request.job, Job::Prune { .. }))
+        {
+            // Best effort: while another process reads, the file shrinks later.
+            let _ = schema::checkpoint(&self.connection);
         }
         Ok(())
     }
