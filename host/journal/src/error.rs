@@ -108,7 +108,7 @@ impl JournalError {
                 "use that windlass or a later one, or another --state DIR".to_owned()
             }
             Self::Corrupt { path, .. } => format!(
-                "move {} aside: a new journal is started, and what runs on the targets is not \
+                "move {}* aside: a new journal is started, and what runs on the targets is not \
                  touched; `windlass releases` still lists it",
                 path.display()
             ),
