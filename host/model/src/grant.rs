@@ -103,6 +103,18 @@ impl Pattern {
             .any(|piece| matches!(piece, Piece::Within | Piece::Across))
     }
 
+    /// The one subject of a literal pattern, unescaped; stars stay stars.
+    pub fn to_subject(&self) -> String {
+        self.0
+            .iter()
+            .map(|piece| match piece {
+                Piece::Literal(text) => text.as_str(),
+                Piece::Within => "*",
+                Piece::Across => "**",
+            })
+            .collect()
+    }
+
     /// Time and memory are bounded by pieces × length, whatever the pattern.
     pub fn matches(&self, subject: &str) -> bool {
         // The set of positions in `subject` that the pieces so far can reach.

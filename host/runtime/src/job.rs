@@ -13,7 +13,7 @@ use windlass_model::{CallError, LogSink, LogStream, Reply};
 const MAX_WAITING: usize = 1024;
 
 #[derive(Clone, Debug)]
-pub enum JobEvent {
+pub(crate) enum JobEvent {
     Log(LogStream, String),
     Status(String),
     Ended,

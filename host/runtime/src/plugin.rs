@@ -15,7 +15,7 @@ use crate::limits;
 use crate::output::Capture;
 
 /// The version of `windlass:plugin` that this host has.
-pub const INTERFACE: (u64, u64) = (0, 1);
+pub(crate) const INTERFACE: (u64, u64) = (0, 1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {

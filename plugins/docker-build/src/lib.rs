@@ -53,6 +53,7 @@ pub struct Config {
     /// Targets that are going to run the image: a build which one of them
     /// cannot run is refused. The environment's targets when absent.
     #[serde(default)]
+    #[schemars(extend("x-windlass-default" = "targets"))]
     for_targets: Vec<String>,
     /// The target whose Docker engine builds; the step's own target when
     /// absent, and this machine when the step has none.

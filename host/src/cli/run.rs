@@ -1,0 +1,288 @@
+//! `windlass run`
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+use windlass_journal::{Journal, Origin};
+use windlass_manifest::Outputs;
+use windlass_model::event::Envelope;
+use windlass_report::{
+    Annotations, Json, Live as LiveReporter, Options, Plain, Reporter, Reporters, Summary,
+    Verbosity,
+};
+
+use super::session::{self, Session};
+use super::terminal::{Terminal, terminal_size};
+use super::{ProjectArgs, StateArgs, signals};
+use crate::engine;
+use crate::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    project: ProjectArgs,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Runs these steps and no others; their inputs come from the last good run
+    #[arg(
+        long,
+        value_name = "STEP",
+        value_delimiter = ',',
+        conflicts_with = "from"
+    )]
+    only: Vec<String>,
+    /// Runs this step and those after it
+    #[arg(long, value_name = "STEP")]
+    from: Option<String>,
+    /// Deploys a working tree with changes that are in no commit
+    #[arg(long)]
+    allow_dirty: bool,
+    /// Answers yes for an environment that asks
+    #[arg(long, short = 'y')]
+    yes: bool,
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+/// How a run is shown.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Writes events as JSON lines to stdout
+    #[arg(long)]
+    json: bool,
+    /// Shows failures, and how it ended
+    #[arg(long, short, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Shows every line that steps print
+    #[arg(long, short)]
+    verbose: bool,
+    /// Writes a Markdown summary; $GITHUB_STEP_SUMMARY gets one anyway
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+/// Keeps a run's summary for the Markdown files.
+#[derive(Clone, Default)]
+struct Collect(Arc<Mutex<Summary>>);
+
+impl Reporter for Collect {
+    fn event(&mut self, envelope: &Envelope) -> std::io::Result<()> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .event(envelope);
+        Ok(())
+    }
+}
+
+/// The reporters of a run, and what writes the Markdown afterwards.
+pub(crate) struct Shown {
+    pub(crate) reporters: Reporters,
+    summary: Arc<Mutex<Summary>>,
+    files: Vec<PathBuf>,
+}
+
+impl Shown {
+    pub(crate) fn new(args: &ShowArgs, terminal: &Terminal, ci: &crate::ci::Ci) -> Self {
+        let options = Options {
+            theme: terminal.people,
+            verbosity: match (args.quiet, args.verbose) {
+                (true, _) => Verbosity::Quiet,
+                (_, true) => Verbosity::Verbose,
+                _ => Verbosity::Normal,
+            },
+            width: terminal.width(),
+            summary: true,
+        };
+        let mut reporters = Reporters::new();
+        if args.json {
+            reporters.add("--json", Json::new(std::io::stdout()));
+        }
+        let live = terminal.err_is_terminal
+            && options.verbosity == Verbosity::Normal
+            && !ci.github
+            && std::env::var("TERM").is_ok_and(|term| term != "dumb");
+        if live {
+            let size = || {
+                let (columns, rows) = terminal_size().unwrap_or((80, 24));
+                windlass_report::Size {
+                    columns: columns.into(),
+                    rows: rows.into(),
+                }
+            };
+            reporters.add(
+                "terminal",
+                LiveReporter::new(std::io::stderr(), options, size),
+            );
+        } else {
+            reporters.add("terminal", Plain::new(std::io::stderr(), options));
+        }
+        if ci.github {
+            // Workflow commands are read from stdout as from stderr; JSON has
+            // stdout for itself.
+            let out: Box<dyn Write + Send> = if args.json {
+                Box::new(std::io::stderr())
+            } else {
+                Box::new(std::io::stdout())
+            };
+            reporters.add("annotations", Annotations::new(out, false));
+        }
+        let collect = Collect::default();
+        let summary = Arc::clone(&collect.0);
+        reporters.add("summary", collect);
+        let files = args.summary.iter().chain(&ci.summary).cloned().collect();
+        Self {
+            reporters,
+            summary,
+            files,
+        }
+    }
+
+    /// Writes the Markdown summaries. One that cannot be written is told of,
+    /// and changes nothing.
+    pub(crate) fn write(files: &[PathBuf], summary: &Mutex<Summary>, terminal: &Terminal) {
+        if files.is_empty() {
+            return;
+        }
+        let markdown = summary
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .render_markdown();
+        let mut done: Vec<&PathBuf> = Vec::new();
+        for file in files {
+            if done.contains(&file) {
+                continue;
+            }
+            done.push(file);
+            // GitHub's file may hold what earlier steps of the job wrote.
+            let written = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(file)
+                .and_then(|mut out| out.write_all(markdown.as_bytes()));
+            if let Err(error) = written {
+                terminal.error(
+                    &format!(
+                        "the summary could not be written to {}: {error}",
+                        file.display()
+                    ),
+                    None,
+                );
+            }
+        }
+    }
+
+    pub(crate) fn parts(self) -> (Reporters, Arc<Mutex<Summary>>, Vec<PathBuf>) {
+        (self.reporters, self.summary, self.files)
+    }
+}
+
+pub(crate) async fn run(args: RunArgs, terminal: &Terminal) -> Exit {
+    match start(args, terminal).await {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
+    let mut options = args.project.options();
+    options.only.clone_from(&args.only);
+    options.from.clone_from(&args.from);
+    let session = session::open(terminal, &options).await?;
+    session
+        .project
+        .refuse_dirty(&session.graph, args.allow_dirty)
+        .map_err(|error| terminal.project_error(&error))?;
+    if !session.warnings.is_empty() {
+        terminal.diagnostics(&session.warnings);
+    }
+    confirm(&session, args.yes, terminal)?;
+    let backends = session.backends(terminal).await?;
+    let journal = open_journal(&session, &args.state, terminal)?;
+    let reused = reused(&session, &journal, terminal)?;
+
+    let cancel = CancellationToken::new();
+    signals::watch(*terminal, cancel.clone());
+    let shown = Shown::new(&args.show, terminal, &session.project.ci);
+    let (reporters, summary, files) = shown.parts();
+    let mut input = session.input(&backends, reporters, cancel);
+    input.journal = Some(journal.clone());
+    input.reused = reused;
+    let result = engine::run(input).await;
+    backends.close().await;
+    Shown::write(&files, &summary, terminal);
+    Ok(result.exit)
+}
+
+pub(crate) fn open_journal(
+    session: &Session,
+    state: &StateArgs,
+    terminal: &Terminal,
+) -> Result<Journal, Exit> {
+    Journal::open(&session.state_dir(state)).map_err(|error| {
+        terminal.error(&error.to_string(), error.hint().as_deref());
+        Exit::Engine
+    })
+}
+
+fn confirm(session: &Session, yes: bool, terminal: &Terminal) -> Result<(), Exit> {
+    let Some(environment) = &session.graph.environment else {
+        return Ok(());
+    };
+    if !environment.confirm || yes {
+        return Ok(());
+    }
+    if !terminal.asks() {
+        terminal.error(
+            &format!(
+                "environment {} asks before it is deployed to",
+                environment.name
+            ),
+            Some("pass --yes, or run it on a terminal"),
+        );
+        return Err(Exit::NeedsPerson);
+    }
+    let question = format!(
+        "Deploy {} {} to {}?",
+        session.graph.pipeline, session.graph.tag, environment.name
+    );
+    if terminal.confirm(&question) {
+        Ok(())
+    } else {
+        terminal.say("nothing was done");
+        Err(Exit::Cancelled)
+    }
+}
+
+/// Outputs of steps that are left out, from the last good run of the same
+/// commit and tag.
+fn reused(session: &Session, journal: &Journal, terminal: &Terminal) -> Result<Outputs, Exit> {
+    let graph = &session.graph;
+    let mut outputs = Outputs::default();
+    if graph.steps.iter().all(|step| step.selected) {
+        return Ok(outputs);
+    }
+    let git = session.project.git.clone().unwrap_or_default();
+    let environment = graph.environment.as_ref();
+    let origin = Origin {
+        pipeline: &graph.pipeline,
+        environment: environment.map_or("", |environment| environment.name.as_str()),
+        commit: &git.commit,
+        tag: &graph.tag,
+        dirty: git.dirty,
+    };
+    for node in graph.steps.iter().filter(|step| !step.selected) {
+        for key in node.instances() {
+            let found = journal.last_good_outputs(&origin, &key).map_err(|error| {
+                terminal.error(&error.to_string(), error.hint().as_deref());
+                Exit::Engine
+            })?;
+            if let Some(found) = found {
+                outputs.insert(&key, found);
+            }
+        }
+    }
+    Ok(outputs)
+}

@@ -1,0 +1,223 @@
+//! What most commands need: the project, its graph, its plugins, its secrets,
+//! the backends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use etcetera::BaseStrategy as _;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use windlass_live::{Config, Live};
+use windlass_manifest::{Diagnostics, Graph, Outputs};
+use windlass_model::grant::Grant;
+use windlass_model::{RunId, Secrets};
+use windlass_report::Reporters;
+use windlass_runtime::{Runtime, RuntimeOptions};
+
+use super::StateArgs;
+use super::terminal::Terminal;
+use crate::engine::RunInput;
+use crate::exit::Exit;
+use crate::plugins::PluginSet;
+use crate::project::{Options, Project};
+use crate::secrets;
+
+/// A policy outside the project: one grant a line, `#` for comments.
+const POLICY: &str = "WINDLASS_POLICY";
+
+pub(crate) struct Session {
+    pub(crate) project: Project,
+    pub(crate) run: RunId,
+    pub(crate) started: Timestamp,
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) plugins: PluginSet,
+    /// Of the manifest and the plugins: none of them is an error.
+    pub(crate) warnings: Diagnostics,
+    pub(crate) operator: Option<Vec<Grant>>,
+}
+
+/// The WebAssembly engine, with the user's cache of compiled code.
+pub(crate) fn runtime(terminal: &Terminal) -> Result<Runtime, Exit> {
+    let cache = etcetera::choose_base_strategy()
+        .ok()
+        .map(|dirs| dirs.cache_dir().join("windlass").join("compiled"));
+    Runtime::new(RuntimeOptions { cache }).map_err(|error| {
+        terminal.error(&error.to_string(), None);
+        Exit::Engine
+    })
+}
+
+/// Everything that can be known without touching anything; all problems told
+/// in one pass.
+pub(crate) async fn open(terminal: &Terminal, options: &Options) -> Result<Session, Exit> {
+    let project = Project::open(options.file.as_deref())
+        .await
+        .map_err(|error| terminal.project_error(&error))?;
+    let started = Timestamp::now();
+    let run = RunId(uuid::Uuid::now_v7());
+    let graph = project
+        .graph(run, started, options)
+        .map_err(|error| terminal.project_error(&error))?;
+    let runtime = runtime(terminal)?;
+    let (plugins, mut problems) =
+        PluginSet::load(&runtime, &graph, &project.root, &project.lock).await;
+    problems.extend(graph.check(&plugins.catalog()).iter().cloned());
+    problems.extend(graph.warnings.iter().cloned());
+    problems.extend(graph.manifest.warnings.iter().cloned());
+    if !problems.has_errors() {
+        let uncovered = crate::engine::uncovered(&graph, &plugins);
+        if uncovered.has_errors() {
+            terminal.diagnostics(&uncovered.sorted());
+            return Err(Exit::Denied);
+        }
+    }
+    let problems = problems.sorted();
+    if problems.has_errors() {
+        terminal.diagnostics(&problems);
+        return Err(Exit::Invalid);
+    }
+    let operator = operator(terminal)?;
+    Ok(Session {
+        project,
+        run,
+        started,
+        graph: Arc::new(graph),
+        plugins,
+        warnings: problems,
+        operator,
+    })
+}
+
+fn operator(terminal: &Terminal) -> Result<Option<Vec<Grant>>, Exit> {
+    let Some(path) = std::env::var_os(POLICY).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    let refuse = |message: String, hint: &str| {
+        terminal.error(&message, Some(hint));
+        Exit::Invalid
+    };
+    let text = fs_err::read_to_string(&path).map_err(|error| {
+        refuse(
+            format!("the policy cannot be read: {error}"),
+            "WINDLASS_POLICY names a file with one grant a line",
+        )
+    })?;
+    let mut grants = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split_once(" #").map_or(line, |(line, _)| line).trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        grants.push(Grant::parse(line).map_err(|error| {
+            refuse(
+                format!("{}:{}: {error}", path.display(), number + 1),
+                error.hint.as_deref().unwrap_or("see docs/grants.md"),
+            )
+        })?);
+    }
+    Ok(Some(grants))
+}
+
+/// The backends, with their own directory; both end with it.
+pub(crate) struct Backends {
+    pub(crate) live: Arc<Live>,
+    pub(crate) secrets: Arc<Secrets>,
+    scratch: tempfile::TempDir,
+}
+
+impl Backends {
+    pub(crate) async fn close(self) {
+        self.live.close().await;
+        // What a socket's process still holds goes with the directory.
+        let _ = self.scratch.close();
+    }
+}
+
+impl Session {
+    /// Reads the secrets and readies the backends; connects to nothing yet.
+    pub(crate) async fn backends(&self, terminal: &Terminal) -> Result<Backends, Exit> {
+        let secrets = secrets::collect(
+            &self.graph.manifest,
+            &self.graph.secrets,
+            &self.project.root,
+            &|name| std::env::var(name).ok(),
+        )
+        .await
+        .map_err(|problems| {
+            terminal.diagnostics(&problems);
+            Exit::Invalid
+        })?;
+        self.backends_with(terminal, secrets)
+    }
+
+    fn backends_with(&self, terminal: &Terminal, secrets: Secrets) -> Result<Backends, Exit> {
+        let secrets = Arc::new(secrets);
+        // Sockets have paths of at most 108 bytes: a short one, whatever
+        // TMPDIR says.
+        let base = std::env::var_os("XDG_RUNTIME_DIR")
+            .map(PathBuf::from)
+            .filter(|dir| dir.is_dir() && dir.as_os_str().len() < 40)
+            .unwrap_or_else(|| PathBuf::from("/tmp"));
+        let scratch = tempfile::Builder::new()
+            .prefix("wl")
+            .tempdir_in(&base)
+            .map_err(|error| {
+                terminal.error(
+                    &format!(
+                        "a scratch directory in {} could not be made: {error}",
+                        base.display()
+                    ),
+                    Some("free some space, or set XDG_RUNTIME_DIR to a directory of your own"),
+                );
+                Exit::Engine
+            })?;
+        let live = Live::new(Config {
+            root: self.project.root.clone(),
+            scratch: scratch.path().to_owned(),
+            targets: self.graph.targets.clone(),
+            registries: self.graph.registries.clone(),
+            secrets: Arc::clone(&secrets),
+        })
+        .map_err(|error| terminal.call_error(&error))?;
+        Ok(Backends {
+            live: Arc::new(live),
+            secrets,
+            scratch,
+        })
+    }
+
+    /// What the engine needs for this project.
+    pub(crate) fn input(
+        &self,
+        backends: &Backends,
+        reporters: Reporters,
+        cancel: CancellationToken,
+    ) -> RunInput {
+        RunInput {
+            run: self.run,
+            started: self.started,
+            graph: Arc::clone(&self.graph),
+            git: self.project.git.clone().unwrap_or_default(),
+            plugins: self.plugins.clone(),
+            secrets: Arc::clone(&backends.secrets),
+            journal: None,
+            backend: Arc::clone(&backends.live) as Arc<_>,
+            reporters,
+            reused: Outputs::default(),
+            operator: self.operator.clone(),
+            cancel,
+            who: self.project.who(),
+            link: self.project.ci.link.clone(),
+        }
+    }
+
+    pub(crate) fn state_dir(&self, args: &StateArgs) -> PathBuf {
+        state_dir(&self.project.root, args)
+    }
+}
+
+/// `--state`, else `.windlass` beside the manifest.
+pub(crate) fn state_dir(root: &std::path::Path, args: &StateArgs) -> PathBuf {
+    args.state.clone().unwrap_or_else(|| root.join(".windlass"))
+}

@@ -1,0 +1,398 @@
+//! Runs a graph: preflight, lease, steps, rollback, notifications; every
+//! happening an event.
+//!
+//! The engine's own effects (lease, releases that are marked good or put back)
+//! go through the same layers as a guest's, under the step name `@engine`.
+
+mod bus;
+mod changes;
+mod lease;
+mod notify;
+mod policy;
+mod preflight;
+mod rollback;
+mod schedule;
+mod step;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use windlass_journal::Journal;
+use windlass_layers::{Journalled, Redact, Redactor};
+use windlass_manifest::manifest::RollbackMode;
+use windlass_manifest::{Graph, Outputs};
+use windlass_model::backend::NoLog;
+use windlass_model::event::{
+    Envelope, Event, Level, Outcome, RunFinished, RunStarted, Severity, StepNode, StepState,
+};
+use windlass_model::grant::Grant;
+use windlass_model::reply::GitFacts;
+use windlass_model::{
+    Blobs, Call, CallContext, CallError, CallId, Capability, ErrorKind, Reply, RunId, Secrets,
+    StepKey, TargetName,
+};
+use windlass_report::Reporters;
+use windlass_runtime::{Clock, Facts};
+
+use crate::exit::Exit;
+use crate::plugins::PluginSet;
+pub use bus::Bus;
+use changes::{Changes, Place};
+pub use policy::{policy_for, requests_of, uncovered};
+
+/// Everything a run needs; nothing is looked up on the way.
+pub struct RunInput {
+    pub run: RunId,
+    pub started: Timestamp,
+    pub graph: Arc<Graph>,
+    /// Of the repository; empty outside one.
+    pub git: GitFacts,
+    pub plugins: PluginSet,
+    pub secrets: Arc<Secrets>,
+    /// Absent for what only looks.
+    pub journal: Option<Journal>,
+    /// What answers calls: the live backends, or a script.
+    pub backend: Arc<dyn Capability>,
+    pub reporters: Reporters,
+    /// Of steps that `--only` or `--from` leave out.
+    pub reused: Outputs,
+    pub operator: Option<Vec<Grant>>,
+    pub cancel: CancellationToken,
+    pub who: String,
+    pub link: Option<String>,
+}
+
+/// How the run ended, for the process.
+#[derive(Clone, Debug)]
+pub struct RunResult {
+    pub finished: RunFinished,
+    pub exit: Exit,
+}
+
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
+    }
+}
+
+/// What every part of a run shares.
+struct Context {
+    run: RunId,
+    graph: Arc<Graph>,
+    plugins: PluginSet,
+    /// Journal, redact, backend.
+    stack: Arc<dyn Capability>,
+    bus: Bus,
+    redactor: Arc<Redactor>,
+    blobs: Arc<Blobs>,
+    changes: Changes,
+    operator: Option<Vec<Grant>>,
+    cancel: CancellationToken,
+    facts: Facts,
+    who: String,
+    /// Of `@engine`'s calls.
+    seq: AtomicU64,
+}
+
+impl Context {
+    /// A call of the engine's own.
+    async fn call(
+        &self,
+        call: Call,
+        limit: Duration,
+        cancel: CancellationToken,
+    ) -> Result<Reply, CallError> {
+        let context = CallContext {
+            id: CallId {
+                run: self.run,
+                step: StepKey::engine(),
+                attempt: 1,
+                seq: self.seq.fetch_add(1, Ordering::Relaxed) + 1,
+            },
+            deadline: Instant::now() + limit,
+            cancel,
+            log: Arc::new(NoLog),
+            blobs: Arc::clone(&self.blobs),
+        };
+        // Backends keep deadlines by themselves; this one is for those that
+        // do not.
+        let guarded = tokio::time::timeout(
+            limit + Duration::from_secs(5),
+            self.stack.call(&context, call),
+        );
+        guarded.await.unwrap_or_else(|_| {
+            Err(CallError::timeout(
+                "engine.call-timeout",
+                format!("no answer within {} s", limit.as_secs()),
+            ))
+        })
+    }
+
+    fn notice(&self, level: Level, message: impl Into<String>, hint: Option<String>) {
+        self.bus.emit(Event::Notice {
+            level,
+            message: self.redactor.clean(&message.into()).into_owned(),
+            hint,
+        });
+    }
+}
+
+impl Context {
+    fn new(input: RunInput) -> (Arc<Self>, Outputs) {
+        let redactor = Arc::new(Redactor::new(&input.secrets));
+        let bus = Bus::start(
+            input.run,
+            input.journal.clone(),
+            input.reporters,
+            Arc::clone(&redactor),
+        );
+        let redact = Arc::new(Redact::new(Arc::clone(&redactor), input.backend));
+        let stack: Arc<dyn Capability> = match input.journal {
+            Some(journal) => Arc::new(Journalled::new(journal, redact)),
+            None => redact,
+        };
+        let environment = input.graph.environment.as_ref();
+        let facts = Facts {
+            pipeline: input.graph.pipeline.clone(),
+            environment: environment
+                .map(|environment| environment.name.clone())
+                .unwrap_or_default(),
+            tag: input.graph.tag.clone(),
+            commit: input.git.commit.clone(),
+            branch: input.git.branch.clone().unwrap_or_default(),
+            link: input.link.clone(),
+            started: input.started.to_string(),
+        };
+        let context = Self {
+            run: input.run,
+            graph: input.graph,
+            plugins: input.plugins,
+            stack,
+            bus,
+            redactor,
+            blobs: Arc::new(Blobs::default()),
+            changes: Changes::default(),
+            operator: input.operator,
+            cancel: input.cancel,
+            facts,
+            who: input.who,
+            seq: AtomicU64::new(0),
+        };
+        context.bus.emit(Event::RunStarted(Box::new(RunStarted {
+            run: context.run,
+            windlass: env!("CARGO_PKG_VERSION").to_owned(),
+            pipeline: context.facts.pipeline.clone(),
+            environment: context.facts.environment.clone(),
+            tag: context.facts.tag.clone(),
+            commit: context.facts.commit.clone(),
+            branch: context.facts.branch.clone(),
+            dirty: input.git.dirty,
+            steps: nodes(&context.graph),
+            targets: context.graph.active.clone(),
+            link: input.link,
+            who: context.who.clone(),
+        })));
+        for name in &context.redactor.short {
+            context.notice(
+                Level::Warning,
+                format!("secret {name} is shorter than 8 characters: masking it is unreliable"),
+                Some("use a longer one".to_owned()),
+            );
+        }
+        (Arc::new(context), input.reused)
+    }
+
+    /// Says how it ended, and ends the reporters.
+    async fn finish(
+        &self,
+        failure: Option<&Failure>,
+        restored: &BTreeMap<Place, String>,
+        clock: Instant,
+        lease: Option<lease::Holding>,
+    ) -> RunResult {
+        let outcome = outcome_of(failure);
+        let exit = match failure {
+            None => Exit::Succeeded,
+            Some((_, error)) => Exit::for_error(error),
+        };
+        let finished = RunFinished {
+            outcome,
+            error: failure.map(|(_, error)| error.clone()),
+            failed_step: failure.and_then(|(step, _)| step.clone()),
+            releases: self.changes.current(restored),
+            duration_ms: millis(clock.elapsed()),
+            exit_code: exit.code(),
+        };
+        notify::send(self, &finished).await;
+        lease::release(self, lease).await;
+        self.bus
+            .emit(Event::RunFinished(Box::new(finished.clone())));
+        let exit = match self.bus.finish().await {
+            Some(_) if exit == Exit::Succeeded => Exit::Engine,
+            _ => exit,
+        };
+        RunResult { finished, exit }
+    }
+}
+
+fn outcome_of(failure: Option<&Failure>) -> Outcome {
+    match failure {
+        None => Outcome::Succeeded,
+        Some((_, error)) if error.kind == ErrorKind::Cancelled => Outcome::Cancelled,
+        Some(_) => Outcome::Failed,
+    }
+}
+
+/// Runs it. Always ends with `RunFinished`, whatever happens on the way.
+pub async fn run(input: RunInput) -> RunResult {
+    let clock = Instant::now();
+    let (context, reused) = Context::new(input);
+    let (failure, held) = body(&context, &reused).await;
+    let mut restored = BTreeMap::new();
+    match outcome_of(failure.as_ref()) {
+        Outcome::Succeeded => rollback::mark_good(&context).await,
+        Outcome::Failed if context.graph.rollback == RollbackMode::Failure => {
+            restored = rollback::put_back(&context, failure.as_ref()).await;
+        }
+        Outcome::Failed | Outcome::Cancelled => {}
+    }
+    context
+        .finish(failure.as_ref(), &restored, clock, held.lease)
+        .await
+}
+
+/// Asks every step what it can find out without changing anything, and gives
+/// what was said.
+pub async fn look(input: RunInput) -> (Vec<Envelope>, Option<CallError>) {
+    let (context, reused) = Context::new(input);
+    let failure = preflight::check(&context, &reused).await.err();
+    context.bus.flush().await;
+    let history = context.bus.history();
+    context.bus.finish().await;
+    (history, failure.map(|(_, error)| error))
+}
+
+/// Puts an earlier release back on every place: `to`, or the good one before
+/// the current.
+pub async fn restore(
+    input: RunInput,
+    places: Vec<(TargetName, String)>,
+    to: Option<String>,
+) -> RunResult {
+    let clock = Instant::now();
+    let (context, _) = Context::new(input);
+    let (failure, lease, restored) = match lease::acquire(&context).await {
+        Err(error) => (Some((None, error)), None, BTreeMap::new()),
+        Ok(lease) => {
+            let (failure, restored) = rollback::to_release(&context, places, to).await;
+            (failure, lease, restored)
+        }
+    };
+    context
+        .finish(failure.as_ref(), &restored, clock, lease)
+        .await
+}
+
+type Failure = (Option<StepKey>, CallError);
+
+#[derive(Default)]
+struct Held {
+    lease: Option<lease::Holding>,
+}
+
+/// Preflight, lease, steps. Gives the first failure.
+async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Held) {
+    let mut held = Held::default();
+    if let Err(failure) = preflight::check(context, reused).await {
+        return (Some(failure), held);
+    }
+    match lease::acquire(context).await {
+        Ok(holding) => held.lease = holding,
+        Err(error) => return (Some((None, error)), held),
+    }
+    let limit = context.graph.settings.timeout;
+    let overrun = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let steps = schedule::run(context, reused);
+    tokio::pin!(steps);
+    let failure = tokio::select! {
+        failure = &mut steps => failure,
+        () = overrun => {
+            context.cancel.cancel();
+            let _ = steps.await;
+            let seconds = limit.unwrap_or_default().as_secs();
+            Some((None, CallError::timeout(
+                "run.timeout",
+                format!("the run did not end within its {seconds} s"),
+            ).hint("raise `timeout` under [run]")))
+        }
+    };
+    let lost = held.lease.as_ref().and_then(lease::Holding::lost);
+    (lost.map(|error| (None, error)).or(failure), held)
+}
+
+/// The steps as reporters need them.
+pub fn nodes(graph: &Graph) -> Vec<StepNode> {
+    graph
+        .steps
+        .iter()
+        .map(|step| StepNode {
+            name: step.name.clone(),
+            uses: step.uses.clone(),
+            needs: step.needs.clone(),
+            targets: step.targets.clone(),
+        })
+        .collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether what needs a step may run after it ended like this.
+fn satisfied(state: StepState) -> bool {
+    matches!(
+        state,
+        StepState::Succeeded | StepState::Tolerated | StepState::Reused
+    )
+}
+
+fn is_problem(severity: Severity) -> bool {
+    severity == Severity::Problem
+}
+
+/// Where releases of the active targets are, from what steps ask for.
+pub fn release_directories(
+    graph: &Graph,
+    plugins: &PluginSet,
+) -> Vec<(StepKey, TargetName, String)> {
+    let mut found = Vec::new();
+    for step in graph.instances() {
+        for grant in
+            requests_of(graph, plugins, &step, &Outputs::default(), true).unwrap_or_default()
+        {
+            if grant.grant.verb != "releases.deploy" || !grant.grant.pattern.is_literal() {
+                continue;
+            }
+            let text = grant.grant.pattern.to_subject();
+            if let Some((target, dir)) = text.split_once(':') {
+                let place = (step.clone(), TargetName::new(target), dir.to_owned());
+                if !found.contains(&place) {
+                    found.push(place);
+                }
+            }
+        }
+    }
+    found
+}

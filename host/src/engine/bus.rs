@@ -1,0 +1,303 @@
+//! Events: numbered, journalled, then shown; in this order, by one task.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use windlass_journal::{Journal, JournalError};
+use windlass_layers::Redactor;
+use windlass_model::event::{Envelope, Event, Level};
+use windlass_model::{LogSink, LogStream, RunId, StepKey};
+use windlass_report::Reporters;
+use windlass_runtime::StepSink;
+
+/// Log lines that may wait for the disk; more are dropped and counted. It
+/// bounds what a far side that prints without end can take of memory.
+const MAX_WAITING: usize = 50_000;
+/// A longer line is cut: reporters and databases are for lines people read.
+const MAX_LINE: usize = 16 * 1024;
+/// How often a live display is drawn again.
+const TICK: Duration = Duration::from_millis(100);
+
+enum Message {
+    Event(Event),
+    Flush(oneshot::Sender<()>),
+    Finish(oneshot::Sender<Option<String>>),
+}
+
+/// Takes events from everywhere. Cheap to clone, never blocks.
+#[derive(Clone)]
+pub struct Bus {
+    queue: mpsc::UnboundedSender<Message>,
+    waiting: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
+    /// What was said so far, without logs and progress.
+    history: Arc<Mutex<Vec<Envelope>>>,
+    redactor: Arc<Redactor>,
+}
+
+impl Bus {
+    pub fn start(
+        run: RunId,
+        journal: Option<Journal>,
+        reporters: Reporters,
+        redactor: Arc<Redactor>,
+    ) -> Self {
+        let (queue, receiver) = mpsc::unbounded_channel();
+        let bus = Self {
+            queue,
+            waiting: Arc::default(),
+            dropped: Arc::default(),
+            history: Arc::default(),
+            redactor,
+        };
+        tokio::spawn(
+            Writer {
+                run,
+                journal,
+                reporters,
+                number: 0,
+                failed: None,
+                waiting: Arc::clone(&bus.waiting),
+                dropped: Arc::clone(&bus.dropped),
+                history: Arc::clone(&bus.history),
+            }
+            .work(receiver),
+        );
+        bus
+    }
+
+    pub fn emit(&self, event: Event) {
+        // Fails only after `finish`, when nobody listens any more.
+        let _ = self.queue.send(Message::Event(event));
+    }
+
+    /// Everything emitted so far is journalled and shown when it returns.
+    pub async fn flush(&self) {
+        let (done, waits) = oneshot::channel();
+        if self.queue.send(Message::Flush(done)).is_ok() {
+            let _ = waits.await;
+        }
+    }
+
+    /// Ends the listeners; says what of the journal was lost.
+    pub async fn finish(&self) -> Option<String> {
+        let (done, waits) = oneshot::channel();
+        self.queue.send(Message::Finish(done)).ok()?;
+        waits.await.ok().flatten()
+    }
+
+    /// Every event so far but logs and progress.
+    pub fn history(&self) -> Vec<Envelope> {
+        self.history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Where a step's log goes.
+    pub fn sink(&self, step: StepKey) -> Arc<dyn StepSink> {
+        Arc::new(Sink {
+            bus: self.clone(),
+            step,
+        })
+    }
+
+    fn log(&self, step: &StepKey, level: Level, stream: Option<LogStream>, text: &str) {
+        if self.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let cut = &text[..text.floor_char_boundary(MAX_LINE)];
+        let mut clean = plain(&self.redactor.clean(cut));
+        if cut.len() < text.len() {
+            clean.push_str(" […]");
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.emit(Event::StepLog {
+            step: step.clone(),
+            level,
+            stream,
+            text: clean,
+        });
+    }
+}
+
+/// Without control characters and escape sequences: what guests and servers
+/// print must not move the cursor, nor look like what Windlass prints.
+fn plain(text: &str) -> String {
+    windlass_report::clean_line(text).into_owned()
+}
+
+struct Sink {
+    bus: Bus,
+    step: StepKey,
+}
+
+impl LogSink for Sink {
+    fn line(&self, stream: LogStream, line: &str) {
+        self.bus.log(&self.step, Level::Info, Some(stream), line);
+    }
+
+    fn status(&self, status: &str) {
+        self.progress(status, 0, 0);
+    }
+}
+
+impl StepSink for Sink {
+    fn log(&self, level: Level, text: &str) {
+        self.bus.log(&self.step, level, None, text);
+    }
+
+    fn progress(&self, message: &str, done: u64, total: u64) {
+        if self.bus.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
+            return;
+        }
+        let cut = &message[..message.floor_char_boundary(1024)];
+        self.bus.waiting.fetch_add(1, Ordering::Relaxed);
+        self.bus.emit(Event::StepProgress {
+            step: self.step.clone(),
+            message: plain(&self.bus.redactor.clean(cut)),
+            done,
+            total,
+        });
+    }
+}
+
+struct Writer {
+    run: RunId,
+    journal: Option<Journal>,
+    reporters: Reporters,
+    number: u64,
+    /// Why the journal is no longer written.
+    failed: Option<String>,
+    waiting: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
+    history: Arc<Mutex<Vec<Envelope>>>,
+}
+
+impl Writer {
+    async fn work(mut self, mut queue: mpsc::UnboundedReceiver<Message>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                count = queue.recv_many(&mut batch, 256) => {
+                    if count == 0 {
+                        break;
+                    }
+                    if self.handle(&mut batch).await {
+                        break;
+                    }
+                }
+                _ = tick.tick() => {
+                    self.reporters.tick(Timestamp::now());
+                }
+            }
+        }
+    }
+
+    /// Journals a batch with one sync, then shows it. True when it was the
+    /// last one.
+    async fn handle(&mut self, batch: &mut Vec<Message>) -> bool {
+        let mut flushes = Vec::new();
+        let mut last = None;
+        let mut envelopes = Vec::new();
+        let mut lines = 0;
+        for message in batch.drain(..) {
+            match message {
+                Message::Event(event) => {
+                    if matches!(event, Event::StepLog { .. } | Event::StepProgress { .. }) {
+                        lines += 1;
+                    }
+                    envelopes.push(self.number(event));
+                }
+                Message::Flush(done) => flushes.push(done),
+                Message::Finish(done) => last = Some(done),
+            }
+        }
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let event = Event::Notice {
+                level: Level::Warning,
+                message: format!(
+                    "{dropped} log lines came faster than they could be stored, and were dropped"
+                ),
+                hint: None,
+            };
+            envelopes.push(self.number(event));
+        }
+        let journal = self.journal.as_ref().filter(|_| self.failed.is_none());
+        if let Err(error) = store(journal, self.run, &envelopes).await {
+            let message = format!("the journal is not written any more: {error}");
+            self.failed = Some(message.clone());
+            let event = Event::Notice {
+                level: Level::Error,
+                message,
+                hint: error.hint(),
+            };
+            envelopes.push(self.number(event));
+        }
+        for envelope in &envelopes {
+            self.reporters.event(envelope);
+        }
+        let kept = envelopes.into_iter().filter(|envelope| {
+            !matches!(
+                envelope.event,
+                Event::StepLog { .. } | Event::StepProgress { .. }
+            )
+        });
+        self.history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(kept);
+        self.waiting.fetch_sub(lines, Ordering::Relaxed);
+        for flush in flushes {
+            let _ = flush.send(());
+        }
+        match last {
+            Some(done) => {
+                self.reporters.finish();
+                let _ = done.send(self.failed.take());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn number(&mut self, event: Event) -> Envelope {
+        if event.is_durable() {
+            self.number += 1;
+        }
+        Envelope {
+            number: self.number,
+            at: Timestamp::now(),
+            event,
+        }
+    }
+}
+
+/// One sync for the batch: that of its last event that must not wait.
+async fn store(
+    journal: Option<&Journal>,
+    run: RunId,
+    envelopes: &[Envelope],
+) -> Result<(), JournalError> {
+    let Some(journal) = journal else {
+        return Ok(());
+    };
+    let last = envelopes.iter().rposition(|envelope| {
+        envelope.event.is_durable() && !windlass_journal::may_wait(&envelope.event)
+    });
+    for (index, envelope) in envelopes.iter().enumerate() {
+        if Some(index) == last {
+            journal.append(run, envelope).await?;
+        } else {
+            journal.append_relaxed(run, envelope).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Notes which releases a run puts on which targets, so that the engine can
+//! mark them good, or put the former ones back.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use windlass_model::call::ReleasesOp;
+use windlass_model::{
+    Call, CallContext, CallError, Capability, Class, ErrorKind, Reply, TargetName,
+};
+
+/// A target and a directory on it.
+pub(super) type Place = (TargetName, String);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Change {
+    /// The release that this run staged.
+    pub(super) release: String,
+    /// The one that was current before.
+    pub(super) previous: Option<String>,
+    /// Whether its content differs from the former one's.
+    pub(super) changed: bool,
+    /// Whether it was switched to.
+    pub(super) active: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes(Arc<Mutex<BTreeMap<Place, Change>>>);
+
+impl Changes {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Place, Change>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn all(&self) -> Vec<(Place, Change)> {
+        self.lock()
+            .iter()
+            .map(|(place, change)| (place.clone(), change.clone()))
+            .collect()
+    }
+
+    /// What is current on each target now; `restored` are those put back.
+    pub(super) fn current(&self, restored: &BTreeMap<Place, String>) -> Vec<(TargetName, String)> {
+        self.lock()
+            .iter()
+            .filter_map(|(place, change)| {
+                let release = match restored.get(place) {
+                    Some(release) => release.clone(),
+                    None if change.active => change.release.clone(),
+                    None => change.previous.clone()?,
+                };
+                Some((place.0.clone(), release))
+            })
+            .collect()
+    }
+
+    /// The layer that keeps the notes.
+    pub(super) fn watch(&self, next: Arc<dyn Capability>) -> Arc<Watch> {
+        Arc::new(Watch {
+            changes: self.clone(),
+            next,
+            unresolved: AtomicBool::new(false),
+        })
+    }
+}
+
+pub(super) struct Watch {
+    changes: Changes,
+    next: Arc<dyn Capability>,
+    unresolved: AtomicBool,
+}
+
+impl Watch {
+    /// Whether a call that must not happen twice may have happened: its answer
+    /// was lost. Then nothing is tried again by itself.
+    pub(super) fn unresolved_once(&self) -> bool {
+        self.unresolved.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Capability for Watch {
+    async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
+        let once = call.class() == Class::Once;
+        let noted = match &call {
+            Call::Releases(releases) => Some((
+                (releases.target.clone(), releases.dir.clone()),
+                releases.op.clone(),
+            )),
+            _ => None,
+        };
+        if once {
+            // Until the answer is there.
+            self.unresolved.store(true, Ordering::Relaxed);
+        }
+        let answer = self.next.call(context, call).await;
+        if once {
+            let lost = answer.as_ref().is_err_and(|error| {
+                matches!(
+                    error.kind,
+                    ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Internal
+                ) || error.code == "ssh.lost"
+            });
+            self.unresolved.store(lost, Ordering::Relaxed);
+        }
+        if let Some((place, op)) = noted {
+            match (&op, &answer) {
+                (ReleasesOp::Stage(_), Ok(Reply::Staged(staged))) => {
+                    self.changes.lock().insert(
+                        place,
+                        Change {
+                            release: staged.id.clone(),
+                            previous: staged.previous.clone(),
+                            changed: staged.changed,
+                            active: false,
+                        },
+                    );
+                }
+                (ReleasesOp::Activate { id, .. }, Ok(_)) => {
+                    if let Some(change) = self.changes.lock().get_mut(&place)
+                        && change.release == *id
+                    {
+                        change.active = true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        answer
+    }
+}

@@ -1,0 +1,87 @@
+//! Notifications, on failure as on success. One that fails never fails a run.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use windlass_layers::Guard;
+use windlass_manifest::graph::NotifyNode;
+use windlass_manifest::manifest::NotifyEvent;
+use windlass_model::event::{Envelope, Event, Outcome, RunFinished};
+use windlass_model::{CallError, Capability, StepKey};
+
+use super::policy::complete;
+use super::step::setup;
+use super::{Context, millis, policy_for};
+
+/// Sends those that want this outcome, all at once.
+pub(super) async fn send(context: &Context, finished: &RunFinished) {
+    let event = match finished.outcome {
+        Outcome::Succeeded => NotifyEvent::Succeeded,
+        Outcome::Failed => NotifyEvent::Failed,
+        Outcome::Cancelled => NotifyEvent::Cancelled,
+    };
+    let wanted: Vec<NotifyNode> = context
+        .graph
+        .notify
+        .iter()
+        .filter(|notify| notify.events.contains(&event))
+        .cloned()
+        .collect();
+    if wanted.is_empty() {
+        return;
+    }
+    context.bus.flush().await;
+    // The report is of the whole run, whose last event comes after this.
+    let mut history = context.bus.history();
+    history.push(Envelope {
+        number: 0,
+        at: jiff::Timestamp::now(),
+        event: Event::RunFinished(Box::new(finished.clone())),
+    });
+    let report = windlass_report::report_json(&history).to_string();
+    let sent = wanted.into_iter().map(|notify| {
+        let report = report.clone();
+        async move {
+            let clock = Instant::now();
+            let error = one(&context, &notify, report).await.err();
+            context.bus.emit(Event::NotificationFinished {
+                name: notify.name.clone(),
+                error: error.map(|error| context.redactor.clean_error(error)),
+                duration_ms: millis(clock.elapsed()),
+            });
+        }
+    });
+    futures_util::future::join_all(sent).await;
+}
+
+async fn one(context: &Context, notify: &NotifyNode, report: String) -> Result<(), CallError> {
+    let loaded = context.plugins.get(&notify.uses).ok_or_else(|| {
+        CallError::internal("engine.plugin", format!("{} is not loaded", notify.uses))
+    })?;
+    let config = notify.config(&context.graph.notify_scope());
+    let resolved = complete(&context.graph, loaded, config)?;
+    let policy = policy_for(
+        &context.graph,
+        format!("notify.{}", notify.name),
+        loaded,
+        &resolved,
+        None,
+        &notify.grants,
+        context.operator.clone(),
+    )?;
+    let guard: Arc<dyn Capability> = Arc::new(Guard::new(policy, Arc::clone(&context.stack)));
+    let key = StepKey::new(format!("notify.{}", notify.name), None);
+    let mut setup = setup(
+        context,
+        &key,
+        1,
+        guard,
+        resolved.value,
+        Instant::now() + notify.timeout,
+        Some(report),
+    );
+    // A cancelled run is told of, too.
+    setup.cancel = CancellationToken::new();
+    loaded.plugin.run(setup).await.result
+}

@@ -1,0 +1,198 @@
+//! What a step may do, from what its plugin requests and its manifest says.
+
+use windlass_layers::Policy;
+use windlass_manifest::graph::WrittenGrant;
+use windlass_manifest::request::{self, Request};
+use windlass_manifest::{Diagnostic, Diagnostics, Graph, Outputs, Resolved};
+use windlass_model::grant::Grant;
+use windlass_model::need::Need;
+use windlass_model::{CallError, StepKey};
+
+use serde_json::Value as Json;
+
+use crate::plugins::{Loaded, PluginSet};
+
+/// A host, target, repository or path that comes from another step's output
+/// needs a written grant: these verbs name one.
+const NEED_WRITTEN: &[&str] = &[
+    "docker.engine",
+    "docker.mount",
+    "docker.push",
+    "file.read",
+    "git.push",
+    "releases.deploy",
+    "releases.read",
+    "registry.push",
+    "ssh.download",
+    "ssh.exec",
+    "ssh.upload",
+    "target.apply",
+    "target.inspect",
+];
+
+fn needs_written(verb: &str) -> bool {
+    verb.starts_with("http.") || NEED_WRITTEN.contains(&verb)
+}
+
+/// The evaluated configuration as the plugin gets it: with the targets of the
+/// run where its schema says `"x-windlass-default": "targets"` and the manifest
+/// says nothing.
+pub(super) fn complete(
+    graph: &Graph,
+    loaded: &Loaded,
+    resolved: Result<Resolved, Diagnostic>,
+) -> Result<Resolved, CallError> {
+    let mut resolved = resolved.map_err(CallError::from)?;
+    let schema = &loaded.plugin.description.config_schema;
+    let properties = schema.get("properties").and_then(Json::as_object);
+    if let (Some(properties), Some(config)) = (properties, resolved.value.as_object_mut()) {
+        for (key, property) in properties {
+            let default = property.get("x-windlass-default").and_then(Json::as_str);
+            if default == Some("targets") && !config.contains_key(key) {
+                let targets = graph.active.iter().map(|target| target.as_str().into());
+                config.insert(key.clone(), Json::Array(targets.collect()));
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+/// The policy of a step whose configuration is known.
+pub fn policy_for(
+    graph: &Graph,
+    place: String,
+    loaded: &Loaded,
+    resolved: &Resolved,
+    target: Option<&str>,
+    written: &[WrittenGrant],
+    operator: Option<Vec<Grant>>,
+) -> Result<Policy, CallError> {
+    let mut requested = Vec::new();
+    let mut granted: Vec<Grant> = if loaded.locked {
+        written
+            .iter()
+            .map(|written| written.grant.clone())
+            .collect()
+    } else {
+        // Other bytes, no grants.
+        Vec::new()
+    };
+    for template in &loaded.plugin.description.requests {
+        let requests = expand(graph, template, resolved, target)?;
+        for request in requests {
+            if loaded.built_in && !(request.tainted && needs_written(&request.grant.verb)) {
+                granted.push(request.grant.clone());
+            }
+            requested.push(request.grant);
+        }
+    }
+    Ok(Policy {
+        place,
+        plugin: loaded.plugin.description.name.clone(),
+        requested,
+        granted,
+        operator,
+    })
+}
+
+fn expand(
+    graph: &Graph,
+    template: &str,
+    resolved: &Resolved,
+    target: Option<&str>,
+) -> Result<Vec<Request>, CallError> {
+    let mut known = resolved.value.clone();
+    if let Some(known) = known.as_object_mut() {
+        known.insert("run".to_owned(), serde_json::json!({ "tag": graph.tag }));
+    }
+    request::expand(template, &known, target, &resolved.tainted).map_err(|error| {
+        CallError::invalid("plugin.request", error.to_string())
+            .hint("this is the plugin's fault: its `describe` gives this template")
+    })
+}
+
+/// The filled-in requests of one instance of a step. With `preview`, what is
+/// not known yet is left out instead of being an error.
+pub fn requests_of(
+    graph: &Graph,
+    plugins: &PluginSet,
+    step: &StepKey,
+    outputs: &Outputs,
+    preview: bool,
+) -> Result<Vec<Request>, CallError> {
+    let Some(node) = graph.step(step.name.as_str()) else {
+        return Ok(Vec::new());
+    };
+    let Some(loaded) = plugins.get(&node.uses) else {
+        return Ok(Vec::new());
+    };
+    let scope = if preview {
+        graph.preview_scope(step, outputs)
+    } else {
+        graph.scope(step, outputs)
+    };
+    let resolved = complete(graph, loaded, node.config(&scope))?;
+    let target = step.target.as_ref().map(|target| target.as_str());
+    let mut requests = Vec::new();
+    for template in &loaded.plugin.description.requests {
+        requests.extend(expand(graph, template, &resolved, target)?);
+    }
+    Ok(requests)
+}
+
+/// Requests that nothing grants, as problems with the line that would. Needs
+/// neither secrets nor connections.
+pub fn uncovered(graph: &Graph, plugins: &PluginSet) -> Diagnostics {
+    let mut problems = Diagnostics::default();
+    for node in &graph.steps {
+        let Some(loaded) = plugins.get(&node.uses) else {
+            continue;
+        };
+        for step in node.instances() {
+            let Ok(requests) = requests_of(graph, plugins, &step, &Outputs::default(), true) else {
+                continue;
+            };
+            for request in requests {
+                let itself =
+                    loaded.built_in && !(request.tainted && needs_written(&request.grant.verb));
+                if itself || covered(&request.grant, &node.grants) {
+                    continue;
+                }
+                let problem = Diagnostic::new(
+                    "grant.missing",
+                    format!("step {step} is not granted `{}`", request.grant),
+                )
+                .at(
+                    &graph.manifest.source,
+                    node.place.span,
+                    format!("plugin {} asks for it", node.uses),
+                )
+                .hint(format!(
+                    "to allow it, add under [step.{}]: grant = [{:?}]",
+                    step.name,
+                    request.grant.to_string()
+                ));
+                if !problems.iter().any(|known| *known == problem) {
+                    problems.push(problem);
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// Whether a written grant has the request: as text, or as one subject.
+fn covered(request: &Grant, written: &[WrittenGrant]) -> bool {
+    let need = request.pattern.is_literal().then(|| Need {
+        verb: request.verb.clone(),
+        subject: request.pattern.to_subject(),
+        sink: request.sink.as_ref().map(|sink| sink.to_subject()),
+    });
+    written.iter().any(|written| {
+        let grant = &written.grant;
+        let everything = grant.verb == request.verb
+            && grant.pattern.to_string() == "**"
+            && grant.sink.is_some() == request.sink.is_some();
+        grant == request || everything || need.as_ref().is_some_and(|need| grant.allows(need))
+    })
+}

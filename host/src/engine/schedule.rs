@@ -1,0 +1,174 @@
+//! Starts each instance when all that it needs has ended, a bounded number at
+//! once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use windlass_manifest::Outputs;
+use windlass_model::event::{Event, StepState};
+use windlass_model::{CallError, StepKey};
+
+use super::step::{Done, execute};
+use super::{Context, Failure, millis, satisfied};
+
+/// Runs all instances; gives the first failure.
+pub(super) async fn run(context: &Arc<Context>, reused: &Outputs) -> Option<Failure> {
+    let mut outputs = Outputs::default();
+    let mut ended: BTreeMap<StepKey, StepState> = BTreeMap::new();
+    let mut waiting = context.graph.instances();
+    let mut running = JoinSet::new();
+    let mut failure: Option<Failure> = None;
+    let limit = context.graph.settings.max_parallel.max(1);
+
+    loop {
+        let mut blocked = Vec::new();
+        let mut progressed = false;
+        for step in std::mem::take(&mut waiting) {
+            match next(context, &step, &ended, reused, &outputs) {
+                Next::Wait => blocked.push(step),
+                Next::End(done) => {
+                    progressed = true;
+                    finish(
+                        context,
+                        &step,
+                        done,
+                        0,
+                        &mut ended,
+                        &mut outputs,
+                        &mut failure,
+                    );
+                }
+                Next::Start if running.len() >= limit => blocked.push(step),
+                Next::Start => {
+                    let context = Arc::clone(context);
+                    let outputs = outputs.clone();
+                    running.spawn(async move {
+                        let clock = Instant::now();
+                        // A task of its own, so that a panic is this step's.
+                        let work = tokio::spawn({
+                            let (context, step) = (Arc::clone(&context), step.clone());
+                            async move { execute(&context, &step, &outputs).await }
+                        });
+                        let done = work.await.unwrap_or_else(|error| Done {
+                            state: StepState::Failed,
+                            outputs: Default::default(),
+                            error: Some(
+                                CallError::internal(
+                                    "engine.panicked",
+                                    format!("the engine panicked in step {step}: {error}"),
+                                )
+                                .hint("this is a bug of Windlass: please report it"),
+                            ),
+                            reason: None,
+                        });
+                        (step, done, millis(clock.elapsed()))
+                    });
+                }
+            }
+        }
+        waiting = blocked;
+        if progressed {
+            continue;
+        }
+        match running.join_next().await {
+            Some(Ok((step, done, duration))) => finish(
+                context,
+                &step,
+                done,
+                duration,
+                &mut ended,
+                &mut outputs,
+                &mut failure,
+            ),
+            Some(Err(_)) => {}
+            None => break,
+        }
+    }
+    failure
+}
+
+enum Next {
+    Wait,
+    Start,
+    End(Done),
+}
+
+fn next(
+    context: &Context,
+    step: &StepKey,
+    ended: &BTreeMap<StepKey, StepState>,
+    reused: &Outputs,
+    outputs: &Outputs,
+) -> Next {
+    let Some(node) = context.graph.step(step.name.as_str()) else {
+        return Next::End(Done::skipped("it is not in the graph"));
+    };
+    if !node.selected {
+        return Next::End(Done {
+            state: StepState::Reused,
+            outputs: reused.get(step).cloned().unwrap_or_default(),
+            error: None,
+            reason: Some("left out by --only or --from".to_owned()),
+        });
+    }
+    let _ = outputs;
+    if context.cancel.is_cancelled() {
+        return Next::End(Done {
+            state: StepState::Cancelled,
+            outputs: Default::default(),
+            error: None,
+            reason: Some("the run was cancelled before it started".to_owned()),
+        });
+    }
+    for dependency in context.graph.dependencies(step) {
+        match ended.get(&dependency) {
+            None => return Next::Wait,
+            Some(state) if satisfied(*state) => {}
+            Some(state) => {
+                let how = match state {
+                    StepState::Skipped => "was skipped",
+                    StepState::Cancelled => "was cancelled",
+                    _ => "failed",
+                };
+                return Next::End(Done::skipped(format!("{dependency} {how}")));
+            }
+        }
+    }
+    Next::Start
+}
+
+fn finish(
+    context: &Context,
+    step: &StepKey,
+    mut done: Done,
+    duration_ms: u64,
+    ended: &mut BTreeMap<StepKey, StepState>,
+    outputs: &mut Outputs,
+    failure: &mut Option<Failure>,
+) {
+    let tolerated = context
+        .graph
+        .step(step.name.as_str())
+        .is_some_and(|node| node.continue_on_error);
+    if done.state == StepState::Failed && tolerated {
+        done.state = StepState::Tolerated;
+    }
+    if matches!(done.state, StepState::Failed | StepState::Cancelled) && failure.is_none() {
+        let error = done.error.clone().unwrap_or_else(CallError::cancelled);
+        *failure = Some((Some(step.clone()), error));
+    }
+    if satisfied(done.state) {
+        outputs.insert(step, done.outputs.clone());
+    }
+    ended.insert(step.clone(), done.state);
+    context.bus.emit(Event::StepFinished {
+        step: step.clone(),
+        state: done.state,
+        duration_ms,
+        outputs: done.outputs,
+        error: done.error,
+        reason: done.reason,
+    });
+}
