@@ -31,10 +31,10 @@ pub(crate) fn check(graph: &Graph, catalog: &Catalog) -> Diagnostics {
             scope,
         };
         checker.configuration(&sight, &node.with, &node.uses, node.place.span, info);
-        if let (Some(scope), Some(when)) = (&sight.scope, &node.when) {
-            if when.ready(scope) {
-                checker.found.extend(node.when(scope).err());
-            }
+        if let (Some(scope), Some(when)) = (&sight.scope, &node.when)
+            && when.ready(scope)
+        {
+            checker.found.extend(node.when(scope).err());
         }
     }
     for node in &graph.notify {
@@ -188,12 +188,12 @@ impl<'a> Checker<'a> {
         if let Some(text) = template.literal() {
             return Shape::Known(text.into());
         }
-        if let (Some(expression), Some(node)) = (template.whole(), sight.node) {
-            if let Some((step, output)) = expression.output() {
-                return self
-                    .output(node, step, output)
-                    .map_or(Shape::Any, Shape::Typed);
-            }
+        if let (Some(expression), Some(node)) = (template.whole(), sight.node)
+            && let Some((step, output)) = expression.output()
+        {
+            return self
+                .output(node, step, output)
+                .map_or(Shape::Any, Shape::Typed);
         }
         let unknown = if template.whole().is_some() {
             Shape::Any

@@ -14,6 +14,7 @@ pub mod diagnostic;
 pub mod expression;
 pub mod graph;
 pub mod init;
+mod jinja;
 pub mod json_schema;
 pub mod lock;
 pub mod manifest;

@@ -15,7 +15,8 @@ use serde_json::Value;
 use windlass_model::grant::{Grant, Pattern, is_verb};
 use windlass_model::need::{origin_of, repository_of};
 
-use crate::expression::{Piece, jinja, jinja_message, secret_name, split, to_jinja, unknown_name};
+use crate::expression::{Piece, secret_name, split, unknown_name};
+use crate::jinja::{jinja, jinja_message, to_jinja};
 
 /// Templates and what they give come from plugins: more would be an attempt to
 /// fill the host's memory.
@@ -149,10 +150,10 @@ pub fn check(template: &str) -> Result<(), RequestError> {
         message,
     };
     let words = words(template).map_err(fail)?;
-    if let Some(verb) = words.first().and_then(Word::literal) {
-        if !is_verb(verb) {
-            return Err(fail(format!("there is no capability verb {verb:?}")));
-        }
+    if let Some(verb) = words.first().and_then(Word::literal)
+        && !is_verb(verb)
+    {
+        return Err(fail(format!("there is no capability verb {verb:?}")));
     }
     for word in &words {
         for part in &word.0 {
@@ -282,8 +283,9 @@ fn context(config: &Value, target: Option<&str>) -> Vec<(String, Jinja)> {
     }
     if let Some(entries) = config.as_object() {
         for (key, value) in entries {
-            // `target` is the step's own, whatever the plugin calls its keys.
-            if !(key == "target" && target.is_some()) {
+            // `target` is the step's own or nothing, whatever the plugin calls
+            // its keys.
+            if key != "target" {
                 context.push((key.clone(), value_of(value)));
             }
         }
@@ -564,6 +566,13 @@ mod tests {
             texts("ssh.exec {{ target }}", &json!({"target": "prod_2"})),
             ["ssh.exec prod_1"]
         );
+        let none = expand(
+            "docker.engine {{ target }}",
+            &json!({"target": "stage"}),
+            None,
+            &BTreeSet::new(),
+        );
+        assert_eq!(none, Ok(Vec::new()));
     }
 
     #[test]

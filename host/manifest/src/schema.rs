@@ -162,10 +162,9 @@ impl<'a> Checker<'a> {
             .get("$ref")
             .and_then(Value::as_str)
             .and_then(|reference| self.target(reference))
+            && self.takes_secret(target, depth + 1)
         {
-            if self.takes_secret(target, depth + 1) {
-                return true;
-            }
+            return true;
         }
         ["anyOf", "oneOf", "allOf"]
             .iter()
@@ -202,10 +201,10 @@ impl<'a> Checker<'a> {
             );
             return;
         }
-        if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
-            if let Some(target) = self.target(reference) {
-                self.check(target, shape, span, path, depth + 1);
-            }
+        if let Some(reference) = schema.get("$ref").and_then(Value::as_str)
+            && let Some(target) = self.target(reference)
+        {
+            self.check(target, shape, span, path, depth + 1);
         }
         for schema in schema
             .get("allOf")
@@ -359,23 +358,23 @@ impl<'a> Checker<'a> {
             return;
         };
         let name = self.name(path);
-        if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-            if !values.contains(value) {
-                let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-                let text = value.as_str().map_or_else(|| value.to_string(), Into::into);
-                self.one_of(&texts, &text, span, path);
-            }
+        if let Some(values) = schema.get("enum").and_then(Value::as_array)
+            && !values.contains(value)
+        {
+            let texts: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+            let text = value.as_str().map_or_else(|| value.to_string(), Into::into);
+            self.one_of(&texts, &text, span, path);
         }
-        if let Some(only) = schema.get("const") {
-            if only != value {
-                self.report(
-                    "manifest.unknown-value",
-                    span,
-                    format!("{name} must be {only}"),
-                    "this value",
-                    None,
-                );
-            }
+        if let Some(only) = schema.get("const")
+            && only != value
+        {
+            self.report(
+                "manifest.unknown-value",
+                span,
+                format!("{name} must be {only}"),
+                "this value",
+                None,
+            );
         }
     }
 
