@@ -35,7 +35,7 @@ mod theme;
 pub use annotations::Annotations;
 pub use clean::{clean, clean_line, defuse};
 pub use json::Json;
-pub use live::{Live, Size};
+pub use live::{Live, RESTORE_TERMINAL, Size};
 pub use notification::report_json;
 pub use plain::Plain;
 pub use reporter::{Options, Reporter, ReporterFailure, Reporters, Verbosity};

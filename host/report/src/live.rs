@@ -26,6 +26,10 @@ const HIDE_CURSOR: &str = "\x1b[?25l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 const BEGIN_UPDATE: &str = "\x1b[?2026h";
 const END_UPDATE: &str = "\x1b[?2026l";
+/// For whoever ends the process without unwinding, on a second interrupt: what
+/// gives a terminal back that [`Live`] was drawing on.
+pub const RESTORE_TERMINAL: &str = "\x1b[?2026l\x1b[?25h";
+
 const CLEAR_BELOW: &str = "\x1b[J";
 const CLEAR_LINE_END: &str = "\x1b[K";
 
@@ -249,7 +253,8 @@ impl<W: Write + Send> Live<W> {
     /// What is drawn anew: at most one row less than the screen has, since the
     /// cursor stands below.
     fn region(&self, size: Size) -> Vec<Line> {
-        if self.finished || self.summary.started.is_none() {
+        // Below that many rows there is no room for a region and what is done.
+        if self.finished || self.summary.started.is_none() || size.rows < 4 {
             return Vec::new();
         }
         let room = size.rows.saturating_sub(2);
@@ -449,9 +454,7 @@ impl<W: Write> Drop for Live<W> {
     fn drop(&mut self) {
         if self.cursor_hidden {
             // Nothing can be told any more when this fails.
-            let _ = self
-                .out
-                .write_all(format!("{END_UPDATE}{SHOW_CURSOR}").as_bytes());
+            let _ = self.out.write_all(RESTORE_TERMINAL.as_bytes());
             let _ = self.out.flush();
         }
     }

@@ -17,6 +17,9 @@ const TAIL_LINES: usize = 12;
 /// Of each of those lines; the journal has the whole.
 const TAIL_LINE_BYTES: usize = 2000;
 
+/// Of an error's message or hint. GitHub takes a page of 1 MiB, a person less.
+const MAX_ERROR_BYTES: usize = 8 * 1024;
+
 /// Findings and notices that are kept. Stops an engine in trouble from filling
 /// the page.
 const MAX_REMARKS: usize = 50;
@@ -115,7 +118,7 @@ impl Summary {
                 row.state = Some(*state);
                 row.duration_ms = *duration_ms;
                 row.outputs.clone_from(outputs);
-                row.error.clone_from(error);
+                row.error = error.as_ref().map(bounded);
                 row.reason.clone_from(reason);
             }
             Event::RollbackStarted { targets, reason } => {
@@ -133,7 +136,7 @@ impl Summary {
             } => {
                 let restored = Restored {
                     release: release.clone(),
-                    error: error.clone(),
+                    error: error.as_ref().map(bounded),
                     duration_ms: *duration_ms,
                 };
                 self.rollback
@@ -147,7 +150,7 @@ impl Summary {
             Event::NotificationFinished { name, error, .. } => {
                 self.notifications.push(Notification {
                     name: name.clone(),
-                    error: error.clone(),
+                    error: error.as_ref().map(bounded),
                 });
             }
             Event::Notice {
@@ -162,7 +165,11 @@ impl Summary {
                 };
                 self.remark(severity, None, message, hint.as_deref());
             }
-            Event::RunFinished(finished) => self.finished = Some((**finished).clone()),
+            Event::RunFinished(finished) => {
+                let mut finished = (**finished).clone();
+                finished.error = finished.error.as_ref().map(bounded);
+                self.finished = Some(finished);
+            }
             Event::LeaseWaiting { .. } | Event::StepProgress { .. } | Event::StepRetried { .. } => {
             }
         }
@@ -243,6 +250,20 @@ impl Summary {
             .is_some_and(|row| row.state == Some(StepState::Failed) && row.error.is_some());
         (!told).then_some(error)
     }
+}
+
+fn bounded(error: &CallError) -> CallError {
+    let mut error = error.clone();
+    for text in [Some(&mut error.message), error.hint.as_mut()]
+        .into_iter()
+        .flatten()
+    {
+        if text.len() > MAX_ERROR_BYTES {
+            text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));
+            text.push('…');
+        }
+    }
+    error
 }
 
 /// The keys of a node's instances.

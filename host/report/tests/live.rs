@@ -182,6 +182,24 @@ fn a_terminal_that_shrinks_is_not_smeared() {
     assert_eq!(screen.matches("after deploy").count(), 2, "{screen}");
 }
 
+#[test]
+fn a_screen_of_three_rows_is_not_smeared() {
+    let terminal = Terminal::new(3, 60);
+    let mut live = terminal.live(Options::default());
+    let events = canned::good();
+    for envelope in &events {
+        live.event(envelope).expect("event");
+        live.tick(envelope.at).expect("tick");
+    }
+    let all = terminal.all();
+    assert_eq!(
+        all.matches("✓ verify").count(),
+        2,
+        "line and summary\n{all}"
+    );
+    assert_eq!(all.matches("of 9 steps").count(), 0, "{all}");
+}
+
 fn many(count: usize) -> Vec<Envelope> {
     let mut started = canned::started();
     if let Event::RunStarted(started) = &mut started {
