@@ -58,8 +58,12 @@ impl Docker {
     pub async fn call(&self, context: &CallContext, call: DockerCall) -> Result<Reply, CallError> {
         let DockerCall { engine: name, op } = call;
         let engine = match &op {
-            // What a cancellation calls must still find its engine.
-            DockerOp::RemoveContainer { .. } => self.engine(context, &name).await?,
+            // What a cancellation calls must still find its engine, and does
+            // not wait for a new connection.
+            DockerOp::RemoveContainer { .. } => match self.known(&name) {
+                Some(engine) => engine,
+                None => self.engine(context, &name).await?,
+            },
             _ => self.bounded(context, self.engine(context, &name)).await?,
         };
         let engine = &engine;
@@ -141,6 +145,11 @@ impl Docker {
         let engine = Engine::new(name.as_str(), endpoint);
         engines.insert(name.clone(), engine.clone());
         Ok(engine)
+    }
+
+    fn known(&self, name: &TargetName) -> Option<Engine> {
+        let engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        engines.get(name).cloned()
     }
 
     async fn endpoint(

@@ -118,7 +118,7 @@ impl Registry {
         match answer.status {
             200 => {}
             404 => return Ok(Reply::Manifest(None)),
-            status => return Err(client.attempt().from_status(status, &answer.body)),
+            status => return Err(client.attempt().explain_status(status, &answer.body)),
         }
         // Computed, not believed.
         let digest = format!("sha256:{}", hex::encode(Sha256::digest(&answer.body)));
@@ -199,7 +199,7 @@ impl Registry {
             401 if login.is_some() && bearer_scope_missing(&answer) => {
                 return Err(client
                     .attempt()
-                    .from_words("insufficient_scope")
+                    .explain_words("insufficient_scope")
                     .unwrap_or_else(|| client.attempt().bad_login("")));
             }
             401 if login.is_some() => return Err(client.attempt().bad_login("")),
@@ -213,7 +213,7 @@ impl Registry {
                 )
                 .hint("is this the address of a registry?"));
             }
-            status => return Err(client.attempt().from_status(status, &answer.body)),
+            status => return Err(client.attempt().explain_status(status, &answer.body)),
         }
         if let Some(upload) = answer
             .headers
@@ -246,7 +246,7 @@ impl Registry {
         while let Some(url) = next.take() {
             let answer = client.send(Method::GET, &url, None, MAX_PAGE).await?;
             if answer.status != 200 {
-                return Err(client.attempt().from_status(answer.status, &answer.body));
+                return Err(client.attempt().explain_status(answer.status, &answer.body));
             }
             let page: Page = serde_json::from_slice(&answer.body).map_err(|_| {
                 CallError::unavailable(

@@ -77,8 +77,13 @@ impl Docker {
             }
             Ok(id)
         };
+        let abandoned = async {
+            context.cancel.cancelled().await;
+            tokio::time::sleep(CLEANUP_TIME).await;
+        };
         let result = tokio::select! {
             result = work => result,
+            () = abandoned => Err(CallError::cancelled()),
             () = tokio::time::sleep_until(context.deadline) => Err(CallError::timeout(
                 "docker.deadline",
                 "the container did not start before the step's deadline",

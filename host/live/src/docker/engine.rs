@@ -256,6 +256,8 @@ impl Engine {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
+            // Each may hold a session of the target's SSH connection.
+            .pool_max_idle_per_host(2)
             .build(Connector(endpoint.clone()));
         Self {
             name: name.into(),

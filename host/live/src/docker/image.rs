@@ -173,6 +173,13 @@ impl Docker {
         image: &Text,
     ) -> Result<Exit, CallError> {
         let image = plain(image)?;
+        if is_digest(image) {
+            return Err(CallError::invalid(
+                "registry.invalid-name",
+                format!("{image} names no registry's image"),
+            )
+            .hint("pull repository:tag or repository@sha256:…"));
+        }
         let reference = Reference::parse(image)?;
         let login = self.registry.login(&reference.registry).await?;
         let query = Query::new("/images/create")
@@ -314,7 +321,7 @@ impl<'a> Transfer<'a> {
                     return no_image(engine, image);
                 }
                 self.attempt()
-                    .from_words(&refusal.message)
+                    .explain_words(&refusal.message)
                     .unwrap_or_else(|| Failure::Refused(refusal).into_error(&self.what()))
             }
             Failure::Failed(error) => error,
@@ -333,7 +340,7 @@ impl<'a> Transfer<'a> {
                 &format!("{}:{}", self.reference.name, self.reference.selector()),
             );
         }
-        self.attempt().from_words(words).unwrap_or_else(|| {
+        self.attempt().explain_words(words).unwrap_or_else(|| {
             CallError::unavailable(
                 "registry.failed",
                 format!("{}: {}", self.what(), words.trim()),

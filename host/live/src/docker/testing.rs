@@ -10,10 +10,12 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use windlass_model::target::RegistryLogin;
+use windlass_model::target::{Address, KeySource, KnownHosts, RegistryLogin, SshSpec, TargetSpec};
 use windlass_model::{
-    Blob, BlobRef, Blobs, CallContext, CallId, LogSink, LogStream, RunId, Secrets, StepKey, Text,
+    Blob, BlobRef, Blobs, CallContext, CallId, LogSink, LogStream, RunId, Secrets, StepKey,
+    TargetName, Text,
 };
+use windlass_tests::Sshd;
 
 use crate::Config;
 use crate::docker::Docker;
@@ -67,6 +69,10 @@ pub(crate) struct World {
     pub(crate) seen: Arc<Seen>,
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) run: RunId,
+    /// Where the calls of the tests go.
+    pub(crate) engine: TargetName,
+    pub(crate) ssh: Arc<Connections>,
+    _scratch: tempfile::TempDir,
     seq: std::sync::atomic::AtomicU64,
 }
 
@@ -76,14 +82,32 @@ impl World {
     }
 
     pub(crate) fn with(secrets: &[(&str, &str)], registries: Vec<RegistryLogin>) -> Self {
-        let config = config(secrets, registries);
+        Self::of(secrets, registries, Vec::new(), TargetName::local())
+    }
+
+    /// Calls go to the engine that is reached through this server.
+    pub(crate) fn over(sshd: &Sshd, secrets: &[(&str, &str)]) -> Self {
+        Self::of(secrets, Vec::new(), vec![target(sshd)], "prod".into())
+    }
+
+    fn of(
+        secrets: &[(&str, &str)],
+        registries: Vec<RegistryLogin>,
+        targets: Vec<TargetSpec>,
+        engine: TargetName,
+    ) -> Self {
+        let scratch = tempfile::tempdir().expect("directory");
+        let config = make_config(secrets, registries, targets, scratch.path().into());
         let ssh = Arc::new(Connections::new(Arc::clone(&config)));
         let registry = Arc::new(Registry::new(Arc::clone(&config)).expect("registry"));
         Self {
-            docker: Docker::new(config, ssh, registry),
+            docker: Docker::new(config, Arc::clone(&ssh), registry),
             seen: Arc::default(),
             blobs: Arc::default(),
             run: RunId(uuid::Uuid::now_v7()),
+            engine,
+            ssh,
+            _scratch: scratch,
             seq: std::sync::atomic::AtomicU64::new(0),
         }
     }
@@ -127,17 +151,44 @@ impl World {
 }
 
 pub(crate) fn config(secrets: &[(&str, &str)], registries: Vec<RegistryLogin>) -> Arc<Config> {
+    make_config(secrets, registries, Vec::new(), std::env::temp_dir())
+}
+
+pub(crate) fn make_config(
+    secrets: &[(&str, &str)],
+    registries: Vec<RegistryLogin>,
+    targets: Vec<TargetSpec>,
+    scratch: PathBuf,
+) -> Arc<Config> {
     let mut all = Secrets::default();
     for (name, value) in secrets {
         all.insert(*name, SecretString::from((*value).to_owned()));
     }
     Arc::new(Config {
         root: "/".into(),
-        scratch: std::env::temp_dir(),
-        targets: Vec::new(),
+        scratch,
+        targets,
         registries,
         secrets: Arc::new(all),
     })
+}
+
+/// The target `prod`: this machine, through that server.
+pub(crate) fn target(sshd: &Sshd) -> TargetSpec {
+    TargetSpec {
+        name: "prod".into(),
+        address: Address::Ssh(Box::new(SshSpec {
+            user: Some(sshd.user().to_owned()),
+            host: sshd.address().ip().to_string(),
+            port: Some(sshd.port()),
+            key: KeySource::File(sshd.private_key_file()),
+            known_hosts: KnownHosts::File(sshd.known_hosts_file()),
+            ssh_config: None,
+            connect_timeout: Duration::from_secs(10),
+        })),
+        sudo: false,
+        docker_socket: None,
+    }
 }
 
 pub(crate) fn login(registry: &str, username: &str, secret: &str) -> RegistryLogin {

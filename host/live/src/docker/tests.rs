@@ -17,11 +17,15 @@ impl World {
     }
 
     async fn call_in(&self, context: &CallContext, op: DockerOp) -> Result<Reply, CallError> {
-        let engine = TargetName::local();
+        let engine = self.engine.clone();
         self.docker.call(context, DockerCall { engine, op }).await
     }
 
     async fn build(&self, dockerfile: &str, spec: BuildSpec) -> Result<Exit, CallError> {
+        // The engine does equal steps of simultaneous builds once: keep apart
+        // those of different tests.
+        let own = format!("COPY program /program\nENV OWN={}", scratch::unique_name());
+        let dockerfile = &dockerfile.replacen("COPY program /program", &own, 1);
         let context = Some(self.archive(&[("Dockerfile", dockerfile), ("data.txt", "data")]));
         let op = DockerOp::Build(Box::new(BuildSpec { context, ..spec }));
         match self.call(op).await? {
@@ -200,7 +204,7 @@ async fn the_classic_builder_builds_too() {
     world.docker.classic = true;
     let image = image(&world, PLAIN).await;
     let log = world.seen.text();
-    assert!(log.contains("Step 1/3 : FROM scratch"), "{log}");
+    assert!(log.contains("Step 1/4 : FROM scratch"), "{log}");
     let op = DockerOp::InspectImage {
         image: image.0.as_str().into(),
     };
@@ -639,4 +643,57 @@ fn stamps_are_fit_for_a_name() {
     let stamp = world.context().id.stamp();
     assert!(super::container::check_id(&format!("windlass-{stamp}")).is_ok());
     assert_ne!(RunId(uuid::Uuid::now_v7()), world.run);
+}
+
+/// The whole way over SSH: by forwarded socket, and where the server forbids
+/// that, by `docker system dial-stdio`.
+#[tokio::test]
+async fn a_targets_engine_is_reached_over_ssh() {
+    require!(Docker, Sshd);
+    for forwarding in [true, false] {
+        let sshd = windlass_tests::Sshd::builder()
+            .stream_local_forwarding(forwarding)
+            .start()
+            .expect("sshd");
+        let world = World::over(&sshd, &[("TOKEN", "hunter2-very-secret")]);
+        let tag = format!("{}:1", scratch::unique_name());
+        let _image = Image(tag.clone());
+        let spec = BuildSpec {
+            tags: vec![tag.clone()],
+            secrets: vec![("token".into(), Text::secret("TOKEN"))],
+            no_cache: true,
+            ..BuildSpec::default()
+        };
+        let dockerfile = "FROM scratch\nCOPY program /program\n\
+            RUN --mount=type=secret,id=token,required=true [\"/program\", \"length\", \"/run/secrets/token\"]\n\
+            ENTRYPOINT [\"/program\"]\n";
+        world.build(dockerfile, spec).await.expect("build");
+        let log = world.seen.text();
+        assert!(log.contains("/run/secrets/token: 19 bytes"), "{log}");
+
+        let id = world
+            .start(&tag, &["out", "hello", "sleep", "200", "exit", "3"])
+            .await;
+        let Ok(Reply::Exit(exit)) = world.call(DockerOp::WaitContainer { id: id.clone() }).await
+        else {
+            panic!("wait");
+        };
+        assert_eq!((exit.code, exit.tail.as_str()), (3, "hello"));
+
+        // Also when the step was cancelled.
+        let context = world.context();
+        context.cancel.cancel();
+        let op = DockerOp::RemoveContainer {
+            id: id.clone(),
+            grace_ms: 0,
+        };
+        assert_eq!(world.call_in(&context, op).await, Ok(Reply::Done));
+        let error = world
+            .call(DockerOp::InspectContainer { id })
+            .await
+            .expect_err("gone");
+        assert_eq!(error.code, "docker.no-container");
+        assert_eq!(sshd.logins(), 1, "one connection for all");
+        world.ssh.close().await;
+    }
 }

@@ -325,3 +325,38 @@ async fn a_socket_stands_for_the_host() {
     assert!(reason.retryable, "{reason:?}");
     assert_eq!(reason.code, "http.connection");
 }
+
+#[tokio::test]
+async fn via_a_target_localhost_is_the_target() {
+    windlass_tests::require!(Sshd);
+    let sshd = windlass_tests::Sshd::start().expect("sshd");
+    let server = HttpRecorder::answering(|_| Answer::new(200, "healthy")).expect("server");
+    let world = World::over(&sshd, &[]);
+    let config = config(&[], Vec::new());
+    let http = Http::new(config, Arc::clone(&world.ssh)).expect("client");
+    let port = server
+        .address()
+        .rsplit_once(':')
+        .expect("port")
+        .1
+        .to_owned();
+    let probe = |path: &str| HttpCall {
+        via: Some(world.engine.clone()),
+        max_redirects: 3,
+        ..get(format!("http://localhost:{port}{path}").as_str())
+    };
+    for _ in 0..2 {
+        let response = send(&http, probe("/health")).await.expect("answer");
+        assert_eq!(response.body, b"healthy");
+    }
+    let host = format!("localhost:{port}");
+    assert_eq!(server.requests()[1].header("host"), Some(host.as_str()));
+    assert_eq!(sshd.logins(), 1);
+
+    // Nobody listens there: told as such, and worth another attempt.
+    drop(server);
+    let error = send(&http, probe("/health")).await.expect_err("nobody");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.retryable, "{error:?}");
+    world.ssh.close().await;
+}

@@ -208,7 +208,7 @@ impl<'a> Client<'a> {
         let text = match challenge {
             Some(Challenge::Basic) => match self.login {
                 Some(login) => login.basic(),
-                None => return Err(self.attempt.from_status(401, &answer.body)),
+                None => return Err(self.attempt.explain_status(401, &answer.body)),
             },
             Some(Challenge::Bearer { realm, service }) => {
                 let token = self.token(&realm, service.as_deref()).await?;
@@ -307,7 +307,7 @@ impl<'a> Client<'a> {
         let response = request.send().await.map_err(|error| self.failed(&error))?;
         let answer = self.read(response, MAX_ANSWER).await?;
         if !(200..300).contains(&answer.status) {
-            let error = self.attempt.from_status(answer.status, &answer.body);
+            let error = self.attempt.explain_status(answer.status, &answer.body);
             // A token server that refuses a login has checked the login, not
             // the repository, unless it says something that is known better.
             let vague = matches!(

@@ -74,7 +74,7 @@ impl Attempt<'_> {
 
     /// From the words of a registry, or of an engine that quotes one; nothing
     /// when they say nothing that is known.
-    pub(crate) fn from_words(&self, words: &str) -> Option<CallError> {
+    pub(crate) fn explain_words(&self, words: &str) -> Option<CallError> {
         let text = words.to_ascii_lowercase();
         let has = |needle: &str| text.contains(needle);
         let any = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
@@ -244,9 +244,9 @@ impl Attempt<'_> {
     }
 
     /// From an HTTP answer that is no success.
-    pub(crate) fn from_status(&self, status: u16, body: &[u8]) -> CallError {
+    pub(crate) fn explain_status(&self, status: u16, body: &[u8]) -> CallError {
         let words = words_of(body);
-        if let Some(error) = self.from_words(&words) {
+        if let Some(error) = self.explain_words(&words) {
             return error;
         }
         match status {
@@ -476,18 +476,22 @@ mod tests {
                 "registry.rate-limited",
             ),
         ] {
-            let error = attempt(logged_in).from_words(words).expect(words);
+            let error = attempt(logged_in).explain_words(words).expect(words);
             assert_eq!(error.code, code, "{words}");
             assert!(error.hint.is_some(), "{words} has a remedy");
         }
-        assert!(attempt(true).from_words("something else broke").is_none());
+        assert!(
+            attempt(true)
+                .explain_words("something else broke")
+                .is_none()
+        );
     }
 
     #[test]
     fn hints_name_the_remedy() {
         let hint = |words: &str| {
             attempt(true)
-                .from_words(words)
+                .explain_words(words)
                 .and_then(|e| e.hint)
                 .expect("hint")
         };
@@ -507,15 +511,15 @@ mod tests {
         let body =
             br#"{"errors":[{"code":"DENIED","message":"permission_denied: write_package"}]}"#;
         assert_eq!(
-            attempt(true).from_status(403, body).code,
+            attempt(true).explain_status(403, body).code,
             "registry.repository-not-linked"
         );
         assert_eq!(
-            attempt(true).from_status(403, b"<html>no</html>").code,
+            attempt(true).explain_status(403, b"<html>no</html>").code,
             "registry.no-write-scope"
         );
         let long = format!("{{\"message\":\"{}\\u001b[31m\"}}", "x".repeat(5000));
-        let error = attempt(true).from_status(503, long.as_bytes());
+        let error = attempt(true).explain_status(503, long.as_bytes());
         assert!(error.message.len() < 600 && error.retryable);
         assert!(!error.message.contains('\u{1b}'));
     }
