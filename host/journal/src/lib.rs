@@ -1,7 +1,7 @@
 //! What happened, on disk before anybody hears of it: the events of each run,
 //! and each call with its answer.
 //!
-//! One SQLite file, written by one thread a process ([`writer`]); appends that
+//! One SQLite file, written by one thread a process; appends that
 //! wait at the same time share one transaction and one sync to disk. What is
 //! read goes through a connection of its own ([`Reader`]). Neighbours: the
 //! engine appends, its journal layer records calls, reporters replay stored
