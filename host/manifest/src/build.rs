@@ -345,7 +345,18 @@ impl Builder<'_> {
                 self.resolver.names(expression, allowed);
             }
         }
-        let targets = self.on(name, step);
+        let targets = if selected {
+            self.on(name, step)
+        } else {
+            // Wanted for whom it pairs up with; it may lack what it runs with.
+            for expression in step.on.iter().flat_map(|on| on.expressions()) {
+                self.resolver.names(expression, Allowed::STATIC);
+            }
+            let quiet = self.resolver.quietly();
+            let targets = self.on(name, step);
+            self.resolver.aloud(quiet);
+            targets
+        };
         let grants = if selected {
             self.grants(&step.grants)
         } else {

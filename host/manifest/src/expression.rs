@@ -23,6 +23,9 @@ pub const SECRET_KEY: &str = "$secret";
 /// The key of the object that stands for what is not known before its step ran.
 pub const UNKNOWN_KEY: &str = "$unknown";
 
+/// Longer expressions are refused: `a.a.a…` and `1+1+1…` nest with each
+/// operator, and the stack is what they would exhaust.
+pub(crate) const MAX_EXPRESSION: usize = 2048;
 /// Bytes that a text may grow to: stops doubling by concatenation.
 pub(crate) const MAX_TEXT: usize = 1 << 20;
 /// The names that expressions begin with.
@@ -257,6 +260,12 @@ impl Expression {
             let lead = text.len() - text.trim_start().len();
             Span::new(start + lead, start + text.trim_end().len().max(lead))
         });
+        if text.len() > MAX_EXPRESSION {
+            let message = format!("the expression is longer than {MAX_EXPRESSION} bytes");
+            return Err(Diagnostic::new("manifest.expression", message)
+                .at(source, own, "here")
+                .hint("make it shorter with variables"));
+        }
         if text.trim().is_empty() {
             return Err(
                 Diagnostic::new("manifest.expression", "the expression is empty")
@@ -663,5 +672,156 @@ pub(crate) fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "a table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The value of `value = …` in a manifest.
+    fn template(raw: &str) -> Result<Template, Diagnostic> {
+        let text = format!("value = {raw}");
+        let table = toml::de::DeTable::parse(&text).expect("toml");
+        let value = table.get_ref()["value"].get_ref();
+        let source = Source::new("windlass.toml", text.as_str());
+        let span = Span::new(8, 8 + raw.len());
+        Template::parse(&source, span, value.as_str().expect("a string"))
+    }
+
+    fn scope() -> Scope {
+        let json = json!({"n": 3, "big": 18_446_744_073_709_551_615_u64, "f": 1.5, "b": true,
+            "list": ["a", 1], "table": {"k": null}, "text": "x y"});
+        Scope {
+            vars: json.as_object().cloned().unwrap_or_default(),
+            now: "2026-01-23T16:46:58Z".parse().expect("time"),
+            ..Scope::default()
+        }
+    }
+
+    fn value(raw: &str) -> Value {
+        let value = template(raw).and_then(|template| template.evaluate(&scope()));
+        value.unwrap_or_else(|error| panic!("{raw}: {error}"))
+    }
+
+    #[test]
+    fn a_whole_expression_keeps_its_type() {
+        for name in ["n", "big", "f", "b", "list", "table", "text"] {
+            assert_eq!(
+                value(&format!("\"{{{{ vars.{name} }}}}\"")),
+                scope().vars[name],
+                "{name}"
+            );
+        }
+        assert_eq!(value("\" {{ vars.n }}\""), " 3");
+        assert_eq!(value("\"{{ vars.n }}{{ vars.b }}\""), "3true");
+        assert_eq!(value("\"{{ vars.n + 1 }}\""), 4);
+        assert_eq!(
+            value("\"{{ vars.list | map('upper') | list }}\""),
+            json!(["A", "1"])
+        );
+        assert_eq!(
+            value("\"{{ {'a': {'b': vars.n}} }}\""),
+            json!({"a": {"b": 3}})
+        );
+    }
+
+    #[test]
+    fn braces_and_quotes_do_not_end_an_expression() {
+        assert_eq!(value("\"{{ '{{' }}.Names{{ '}}' }}\""), "{{.Names}}");
+        assert_eq!(value(r#"'{{ "a}}\"b" }}'"#), "a}}\"b");
+        assert_eq!(value("\"{% if x %}{# y #}\""), "{% if x %}{# y #}");
+        assert_eq!(value("\"}} }\""), "}} }");
+        assert!(template("\"{{ 'a }}\"").is_err());
+    }
+
+    #[test]
+    fn times_have_zones() {
+        assert_eq!(
+            value("\"{{ now('%Y%m%d-%H%M%S', 'Asia/Seoul') }}\""),
+            "20260124-014658"
+        );
+        assert_eq!(value("\"{{ now('%H') }}\""), "16");
+    }
+
+    #[test]
+    fn places_are_exact_where_the_text_is_as_it_stands() {
+        let at = |raw: &str| {
+            let template = template(raw).expect(raw);
+            let expression = template.expressions().next().expect("an expression");
+            let reference = &expression.references()[0];
+            (
+                expression.source.slice(expression.span).to_owned(),
+                expression.source.slice(reference.span).to_owned(),
+            )
+        };
+        let exact = ("1 + vars.n".to_owned(), "vars.n".to_owned());
+        assert_eq!(at("\"x{{ 1 + vars.n }}\""), exact);
+        assert_eq!(at("'''\nx{{ 1 + vars.n }}'''"), exact);
+        // With escapes, the whole string.
+        let raw = "\"\\t{{ 1 + vars.n }}\"";
+        assert_eq!(at(raw), (raw.to_owned(), raw.to_owned()));
+    }
+
+    #[test]
+    fn names_are_found_wherever_they_stand() {
+        let of = |text: &str| {
+            let template = template(&format!("\"\"\"{{{{ {text} }}}}\"\"\"")).expect(text);
+            let expression = template.whole().expect("whole");
+            expression
+                .references()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("steps.a.b.c"), ["steps.a.b.c"]);
+        assert_eq!(of("steps.a.b['x']"), ["steps.a.b"]);
+        assert_eq!(
+            of("vars.a if run.dirty else steps.b.c | default(vars.d)"),
+            ["run.dirty", "steps.b.c", "vars.a", "vars.d"]
+        );
+        assert_eq!(
+            of("[vars.a, {'k': vars.b}] | map(attribute=vars.c)"),
+            ["vars.a", "vars.b", "vars.c"]
+        );
+        assert_eq!(of("vars['a']"), ["vars"]);
+        assert_eq!(of("now(vars.f)"), ["vars.f"]);
+        // A name's part does not hide the name.
+        assert_eq!(of("vars.a ~ vars.a.b"), ["vars.a", "vars.a.b"]);
+        assert_eq!(of("'vars.a'"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_touches_the_unknown_is_unknown() {
+        let scope = Scope {
+            preview: true,
+            ..scope()
+        };
+        for raw in [
+            "\"{{ steps.a.b }}\"",
+            "\"x{{ steps.a.b }}\"",
+            "\"{{ 'x' if steps.a.b else 'y' }}\"",
+            "\"{{ steps.a.b | default('z') }}\"",
+        ] {
+            let value = template(raw).and_then(|template| template.evaluate(&scope));
+            assert_eq!(value, Ok(json!({"$unknown": "steps.a.b"})), "{raw}");
+        }
+    }
+
+    #[test]
+    fn conditions_come_with_braces_or_without() {
+        let of = |text: &str| {
+            let source = Source::new("x", format!("\"{text}\""));
+            let span = Span::new(0, text.len() + 2);
+            Expression::condition(&source, span, text)
+                .and_then(|condition| condition.evaluate(&scope()))
+        };
+        assert_eq!(of("vars.n == 3"), Ok(true.into()));
+        assert_eq!(of("{{ vars.n == 3 }}"), Ok(true.into()));
+        assert_eq!(of("false"), Ok(false.into()));
+        assert!(of("{{ vars.n }} == 3").is_err());
+        assert!(of("").is_err());
     }
 }

@@ -96,6 +96,26 @@ pub struct SecretUse {
     pub place: Place,
 }
 
+impl SecretUse {
+    /// What to say when its source gives nothing.
+    pub fn missing(&self) -> Diagnostic {
+        let hint = match &self.source {
+            SecretSource::Env(variable) => format!(
+                "set the environment variable {variable}, or say in [secrets] where {} is",
+                self.name
+            ),
+            SecretSource::File(path) => format!("write it to {path}"),
+            SecretSource::Command(words) => format!("`{}` must print it", words.join(" ")),
+        };
+        Diagnostic::new(
+            "manifest.missing-secret",
+            format!("secret {} has no value", self.name),
+        )
+        .at(&self.place.source, self.place.span, "used here")
+        .hint(hint)
+    }
+}
+
 /// The environment that was chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Environment {

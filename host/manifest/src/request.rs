@@ -15,13 +15,13 @@ use serde_json::Value;
 use windlass_model::grant::{Grant, Pattern, is_verb};
 use windlass_model::need::{origin_of, repository_of};
 
-use crate::expression::{Piece, secret_name, split, unknown_name};
+use crate::expression::{MAX_EXPRESSION, Piece, secret_name, split, unknown_name};
 use crate::jinja::{jinja, jinja_message, to_jinja};
 
 /// Templates and what they give come from plugins: more would be an attempt to
 /// fill the host's memory.
 const MAX_REQUESTS: usize = 1000;
-const MAX_TEMPLATE: usize = 4096;
+const MAX_TEMPLATE: usize = MAX_EXPRESSION;
 const MAX_SUBJECT: usize = 4096;
 
 /// One filled-in request.

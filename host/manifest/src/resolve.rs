@@ -64,6 +64,12 @@ impl Allowed {
     };
 }
 
+/// What was reported before [`Resolver::quietly`].
+pub(crate) struct Quiet {
+    found: Diagnostics,
+    failed: Vec<Name>,
+}
+
 pub(crate) struct Resolver<'a> {
     pub(crate) manifest: &'a Arc<Manifest>,
     pub(crate) inputs: &'a Inputs,
@@ -181,6 +187,34 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// From here on, what fails does no harm, until [`Resolver::aloud`].
+    pub(crate) fn quietly(&mut self) -> Quiet {
+        Quiet {
+            found: std::mem::take(&mut self.found),
+            failed: self.failed().collect(),
+        }
+    }
+
+    /// Forgets what was reported since, and tries what failed again when it is
+    /// asked for in earnest.
+    pub(crate) fn aloud(&mut self, quiet: Quiet) {
+        let fresh: Vec<Name> = self
+            .failed()
+            .filter(|name| !quiet.failed.contains(name))
+            .collect();
+        for name in fresh {
+            self.states.remove(&name);
+        }
+        self.found = quiet.found;
+    }
+
+    fn failed(&self) -> impl Iterator<Item = Name> {
+        self.states
+            .iter()
+            .filter(|(_, state)| **state == State::Failed)
+            .map(|(name, _)| name.clone())
+    }
+
     fn reference(&mut self, reference: &Reference, allowed: Allowed, resolve: bool) -> bool {
         let Some(name) = reference.path.first() else {
             return self.bare(reference);
@@ -287,6 +321,9 @@ impl<'a> Resolver<'a> {
 
     fn environment_value(&mut self, name: &str, span: Span, resolve: bool) -> bool {
         let Some((chosen, environment)) = self.environment else {
+            if !resolve {
+                return true;
+            }
             let names: Vec<&str> = self
                 .manifest
                 .environments

@@ -412,3 +412,45 @@ fn resources_are_bounded() {
     text += "[step.a]\nuses = \"git-tag\"\nwith = { x = \"{{ vars.v39 }}\" }\n";
     assert!(graph_err(&text, &inputs()).contains("grows past"));
 }
+
+#[test]
+fn what_does_not_run_needs_no_environment() {
+    let mut inputs = inputs();
+    assert!(graph_err(FLEET, &inputs).contains("no environment was chosen"));
+    let when = "when = \"steps.deploy.release.a == 'r1' and not vars.debug\"";
+    let args = "args = \"{{ steps.deploy.release }}\", ";
+    assert!(FLEET.contains(when) && FLEET.contains(args));
+    let text = FLEET.replace(when, "").replace(args, "");
+    inputs.only = vec!["report".into()];
+    let graph = built(&text, &inputs);
+    assert!(graph.active.is_empty());
+    // A wrong name is one all the same.
+    let text = text.replace("vars.port", "vars.prot");
+    assert!(graph_err(&text, &inputs).contains("no variable `prot`"));
+}
+
+#[test]
+fn missing_secrets_have_a_place() {
+    let graph = built(OBSERVER, &inputs());
+    let missing = graph.secrets[1].missing();
+    let place = missing.place().expect("a place");
+    assert_eq!(place.source.slice(place.span), "\"SSH_KEY\"");
+    assert!(missing.hint.expect("a hint").contains("variable SSH_KEY"));
+}
+
+#[test]
+fn deep_texts_do_not_overflow() {
+    for text in [
+        format!("x = {}", "[".repeat(20_000)),
+        format!("{} = 1", ["a"; 20_000].join(".")),
+        format!("[vars]\nx = \"{{{{ {}1 }}}}\"", "(".repeat(20_000)),
+        format!("[vars]\nx = \"{{{{ {}1 }}}}\"", "not ".repeat(20_000)),
+        format!("[vars]\nx = \"{{{{ 1{} }}}}\"", " + 1".repeat(20_000)),
+        format!("[vars]\nx = \"{{{{ a{} }}}}\"", ".a".repeat(20_000)),
+        format!("[vars]\nx = \"{{{{ 1{} }}}}\"", " + 1".repeat(500)),
+        format!("[vars]\nx = \"{{{{ a{} }}}}\"", ".a".repeat(1000)),
+    ] {
+        let (_, found) = Manifest::examine("windlass.toml", &text);
+        assert!(found.has_errors());
+    }
+}

@@ -74,14 +74,14 @@ impl Builder<'_> {
             .flat_map(|environment| &environment.targets)
             .map(|target| target.value.as_str())
             .collect();
-        let before = std::mem::take(&mut self.resolver.found);
+        let quiet = self.resolver.quietly();
         for (name, target) in &self.manifest.targets {
             let name = TargetName::new(name);
             if !needed.contains(&name) && !elsewhere.contains(name.as_str()) {
                 specs.extend(self.target(&name, target));
             }
         }
-        self.resolver.found = before;
+        self.resolver.aloud(quiet);
         (specs, active.into_iter().collect())
     }
 
