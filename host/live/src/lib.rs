@@ -78,6 +78,11 @@ impl Live {
         &self.ssh
     }
 
+    /// The Docker engines: for the sweep of what killed runs left over.
+    pub fn docker(&self) -> &docker::Docker {
+        &self.docker
+    }
+
     /// Ends connections and removes key files. Bounded: a connection that does
     /// not end is abandoned after a second.
     pub async fn close(&self) {

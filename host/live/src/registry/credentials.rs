@@ -234,8 +234,11 @@ async fn ask_helper(name: &str, key: &str) -> Result<Option<Login>, CallError> {
     if name.is_empty() || !named {
         return Err(helper_failed(name, "its name is none"));
     }
-    let program = format!("docker-credential-{name}");
-    let mut child = tokio::process::Command::new(&program)
+    run_helper(&format!("docker-credential-{name}"), name, key).await
+}
+
+async fn run_helper(program: &str, name: &str, key: &str) -> Result<Option<Login>, CallError> {
+    let mut child = tokio::process::Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -289,7 +292,7 @@ async fn ask_helper(name: &str, key: &str) -> Result<Option<Login>, CallError> {
         identity_token: answer.username == "<token>",
         username: answer.username,
         secret: Zeroizing::new(answer.secret),
-        origin: program,
+        origin: program.to_owned(),
     }))
 }
 
@@ -349,5 +352,43 @@ mod tests {
             .await
             .expect_err("a path");
         assert_eq!(error.code, "registry.credential-helper");
+    }
+
+    #[tokio::test]
+    async fn a_helper_is_asked_on_its_stdin() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().expect("directory");
+        let helper = |script: &str| {
+            let path = dir.path().join(format!("h{}", script.len()));
+            fs_err::write(&path, format!("#!/bin/sh\n{script}\n")).expect("script");
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).expect("mode");
+            path.display().to_string()
+        };
+        let good = helper(
+            r#"read -r key || true; [ "$1" = get ] && printf '{"ServerURL":"x","Username":"%s","Secret":"pw"}' "$key""#,
+        );
+        let login = run_helper(&good, "good", "ghcr.io")
+            .await
+            .expect("asked")
+            .expect("login");
+        assert_eq!(
+            (login.username.as_str(), login.secret.as_str()),
+            ("ghcr.io", "pw")
+        );
+        let none = helper("echo 'credentials not found in native keychain'; exit 1");
+        assert!(
+            run_helper(&none, "none", "x")
+                .await
+                .expect("asked")
+                .is_none()
+        );
+        let broken = helper("echo 'the vault burns: s3cr3t'; exit 2");
+        let error = run_helper(&broken, "broken", "x")
+            .await
+            .expect_err("broken");
+        assert_eq!(error.code, "registry.credential-helper");
+        assert!(!error.message.contains("s3cr3t"), "{}", error.message);
     }
 }

@@ -183,6 +183,13 @@ impl Attempt<'_> {
                 .hint("this registry wants the repository to be created first"),
             );
         }
+        // What a registry without a token server says to a wrong password.
+        if self.push
+            && self.logged_in
+            && any(&["authentication required", "no basic auth credentials"])
+        {
+            return Some(self.bad_login(words));
+        }
         if any(&[
             "no basic auth credentials",
             "authentication required",
@@ -202,7 +209,7 @@ impl Attempt<'_> {
                     "registry.denied",
                     format!("the login may not read {}{}", self.whose(), quoted(words)),
                 )
-                .hint("use a login that may read this repository; check its name, too")
+                .hint("check the login, and the repository's name")
             });
         }
         if any(&[
@@ -419,6 +426,16 @@ mod tests {
                 "registry.bad-login",
             ),
             (true, "denied: denied", "registry.bad-login"),
+            (
+                true,
+                "unauthorized: authentication required",
+                "registry.bad-login",
+            ),
+            (
+                true,
+                "unauthorized: unauthorized to access repository: acme/x, action: push",
+                "registry.no-write-scope",
+            ),
             (
                 false,
                 "unauthorized: authentication required",
