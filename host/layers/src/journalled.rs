@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use windlass_journal::{Journal, JournalError};
+use windlass_journal::Journal;
 use windlass_model::call::SecretCall;
 use windlass_model::{Call, CallContext, CallError, Capability, Reply};
 
@@ -20,17 +20,6 @@ impl Journalled {
     }
 }
 
-fn lost(error: &JournalError) -> CallError {
-    let failed = CallError::internal(
-        "journal.write",
-        format!("the journal could not be written: {error}"),
-    );
-    match error.hint() {
-        Some(hint) => failed.hint(hint),
-        None => failed,
-    }
-}
-
 #[async_trait]
 impl Capability for Journalled {
     async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
@@ -41,12 +30,9 @@ impl Capability for Journalled {
         let class = call.class();
         let id = &context.id;
         if class.is_effect() {
-            self.journal.intent(id, &call).await.map_err(|e| lost(&e))?;
+            self.journal.intent(id, &call).await?;
         } else {
-            self.journal
-                .read_call(id, &call)
-                .await
-                .map_err(|e| lost(&e))?;
+            self.journal.read_call(id, &call).await?;
         }
         let answer = self.next.call(context, call).await;
         if let Err(error) = self.journal.reply(id, class, &answer).await {

@@ -23,6 +23,10 @@ pub(crate) fn watch(terminal: Terminal, cancel: CancellationToken) {
                 _ = terminate.recv() => {}
             }
             if interrupts >= 2 {
+                if terminal.err_is_terminal {
+                    // A live display may have hidden the cursor.
+                    terminal.say(windlass_report::RESTORE_TERMINAL);
+                }
                 terminal.say("interrupted twice: stopping at once, without cleaning up");
                 std::process::exit(Exit::Cancelled.code().into());
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use windlass_journal::{Journal, JournalError};
+use windlass_journal::Journal;
 use windlass_layers::Redactor;
 use windlass_model::event::{Envelope, Event, Level};
 use windlass_model::{LogSink, LogStream, RunId, StepKey};
@@ -231,7 +231,11 @@ impl Writer {
             envelopes.push(self.number(event));
         }
         let journal = self.journal.as_ref().filter(|_| self.failed.is_none());
-        if let Err(error) = store(journal, self.run, &envelopes).await {
+        let stored = match journal {
+            Some(journal) => journal.record_all(self.run, &envelopes).await,
+            None => Ok(()),
+        };
+        if let Err(error) = stored {
             let message = format!("the journal is not written any more: {error}");
             self.failed = Some(message.clone());
             let event = Event::Notice {
@@ -278,26 +282,4 @@ impl Writer {
             event,
         }
     }
-}
-
-/// One sync for the batch: that of its last event that must not wait.
-async fn store(
-    journal: Option<&Journal>,
-    run: RunId,
-    envelopes: &[Envelope],
-) -> Result<(), JournalError> {
-    let Some(journal) = journal else {
-        return Ok(());
-    };
-    let last = envelopes.iter().rposition(|envelope| {
-        envelope.event.is_durable() && !windlass_journal::may_wait(&envelope.event)
-    });
-    for (index, envelope) in envelopes.iter().enumerate() {
-        if Some(index) == last {
-            journal.append(run, envelope).await?;
-        } else {
-            journal.append_relaxed(run, envelope).await?;
-        }
-    }
-    Ok(())
 }
