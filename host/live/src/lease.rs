@@ -49,11 +49,13 @@ tell() { say lease $left "$H_RUN $H_FENCE $(at "$H_SINCE") $H_OWNER"; }
 
 const LOCK: &str = r#"bad() { say failed 0 "$(cat "$T/err")"; say end 0 ''; exit 0; }
 mkdir -p "$P" 2> "$T/err" || bad
+locked=
 if command -v flock >/dev/null 2>&1; then
   { : >> "$P/mutex"; } 2> "$T/err" || bad
   exec 9>> "$P/mutex"
-  flock 9 2> "$T/err" || bad
-else
+  flock 9 2> "$T/err" && locked=1
+fi
+if [ -z "$locked" ]; then
   i=0
   until mkdir "$P/mutex.d" 2>/dev/null; do
     # Whoever made it holds it for moments only: after a minute it was killed.

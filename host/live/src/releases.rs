@@ -550,6 +550,15 @@ fn refused(place: &Place<'_>, answer: &Answer, id: &str) -> Result<(), CallError
     })
 }
 
+/// The first line says why; what follows are a container's last words.
+fn opening(said: &str) -> String {
+    let (first, rest) = said.split_once('\n').unwrap_or((said, ""));
+    match excerpt(rest) {
+        rest if rest.is_empty() => excerpt(first),
+        rest => format!("{} {rest}", excerpt(first)),
+    }
+}
+
 fn failed_activation(place: &Place<'_>, answer: &Answer, id: &str, limit: u64) -> CallError {
     let target = place.target;
     let find = |kind| answer.find(kind).map(crate::target::script::Frame::text);
@@ -564,7 +573,7 @@ fn failed_activation(place: &Place<'_>, answer: &Answer, id: &str, limit: u64) -
     } else if let Some(said) = find("verify") {
         CallError::unavailable(
             "releases.not-running",
-            format!("release {id} does not run on {target}: {}", excerpt(&said)),
+            format!("release {id} does not run on {target}: {}", opening(&said)),
         )
     } else if let Some(said) = find("switch") {
         file_error("switched", target, &format!("{}/current", place.dir), &said)

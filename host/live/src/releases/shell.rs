@@ -46,8 +46,9 @@ verify() {
     v_count=0
     while read -r v_id v_of v_rest; do
       [ "$v_of" = "$v_service" ] || continue
-      v_count=$((v_count + 1))
       set -- $(grep "^$v_id " "$T/inspected")
+      case $3 in removing|dead) continue ;; esac
+      v_count=$((v_count + 1))
       v_new=; [ ! -f "$T/before" ] || grep -q "^$v_id " "$T/before" || v_new=1
       if [ "$3" != running ] || { [ -n "$v_new" ] && [ "$4" != 0 ]; }; then
         echo "service $v_service does not stay up: its container is ${3:-gone}, exit code ${5:-unknown}; its last words:"
@@ -94,7 +95,6 @@ base() {
   o=$DC
   set -- config --services
   [ "$DC" = docker-compose ] || set -- "$@" --no-consistency
-  cp "$R/override.yml" "$T/keep.yml"
   ( DC="$o"
     while read -r w_v; do case $w_v in PATH|HOME|PWD|IFS|DOCKER_*|w_*|'') ;; *) unset "$w_v" ;; esac; done < "$R/vars"
     cd "$D" && exec $o -p "$PROJECT" --project-directory "$D" -f "$R/compose.yml" --env-file "$R/.env" "$@" 3>&- )
@@ -141,7 +141,7 @@ else
   DONE=1
   say staged 1 "$ID"
 fi
-MADE_KEEP=$MADE; [ -z "$DONE" ] || MADE=
+[ -z "$DONE" ] || MADE=
 "#;
 
 /// Up, shown to run, switched to; else the last good release is put back.

@@ -110,7 +110,7 @@ type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 pub(super) enum Process {
     Local(Box<tokio::process::Child>),
-    Remote(openssh::Child<Arc<Session>>),
+    Remote(Box<openssh::Child<Arc<Session>>>),
 }
 
 pub(super) struct Started {
@@ -167,11 +167,14 @@ pub(super) async fn within<F: Future>(
         biased;
         () = context.cancel.cancelled() => Err(CallError::cancelled()),
         output = future => Ok(output),
-        () = tokio::time::sleep_until(context.deadline) => Err(deadline(target)),
+        () = tokio::time::sleep_until(context.deadline) => Err(CallError::timeout(
+            "ssh.deadline",
+            format!("the deadline passed before anything could be started on {target}"),
+        )),
     }
 }
 
-pub(super) fn deadline(target: &TargetName) -> CallError {
+fn deadline(target: &TargetName) -> CallError {
     CallError::timeout(
         "ssh.deadline",
         format!("the deadline passed while a command ran on {target}; it was stopped there"),
@@ -250,8 +253,11 @@ fn broken(target: &TargetName, error: &io::Error) -> CallError {
     .retryable()
 }
 
+/// How the script goes there, the file that is its stdin, the blob that is fed.
+type Carried = (Carrier, Option<File>, Option<Arc<Blob>>);
+
 /// A blob in a file goes as that file itself: nothing copies its bytes here.
-fn carry(input: Input) -> Result<(Carrier, Option<File>, Option<Arc<Blob>>), CallError> {
+fn carry(input: Input) -> Result<Carried, CallError> {
     let Input::Blob {
         blob,
         secret_script,
@@ -383,7 +389,7 @@ async fn start_remote(
         stdin: child.stdin().take().map(|pipe| Box::new(pipe) as Writer),
         stdout: child.stdout().take().map(|pipe| Box::new(pipe) as Reader),
         stderr: child.stderr().take().map(|pipe| Box::new(pipe) as Reader),
-        process: Process::Remote(child),
+        process: Process::Remote(Box::new(child)),
     })
 }
 

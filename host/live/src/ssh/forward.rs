@@ -216,7 +216,9 @@ impl Connections {
             "docker.unreachable",
             format!("the Docker engine of {target} cannot be reached: {reason}"),
         )
-        .hint("`windlass check --targets` or `ssh HOST docker info` shows the same; see the guide on targets"))
+        .hint(format!(
+            "log in to {target} as the same user and run `docker info`: it must answer there"
+        )))
     }
 
     /// Where the far engine listens: as the target says, else found there.

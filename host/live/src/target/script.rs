@@ -57,6 +57,7 @@ settle() { sync "$1" 2>/dev/null || sync; }
 put() {
   # put PATH MODE, the content on stdin: temporary name, fsync, rename.
   [ ! -d "$1" ] || { echo "$1 is a directory" >&2; return 1; }
+  [ -d "${1%/*}/" ] || { echo "${1%/*}: No such file or directory" >&2; return 1; }
   w_t="$1.$S"
   w_m=$(umask); umask 077
   cat > "$w_t"; w_r=$?
