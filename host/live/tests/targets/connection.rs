@@ -25,9 +25,33 @@ async fn concurrent_calls_share_one_login() {
         assert_eq!(exit.unwrap().tail, "hello\n");
     }
     assert_eq!((sshd.logins(), world.trips()), (1, 12));
+    let sockets = world.scratch.display().to_string();
+    assert_eq!(processes_with(&sockets).len(), 1);
     world.live.close().await;
-    let port = format!("-p {}", sshd.port());
-    eventually("the end of the client", || processes_with(&port).is_empty()).await;
+    eventually("the end of the client", || {
+        processes_with(&sockets).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_stays_open_while_the_engine_lives() {
+    require!(Sshd);
+    let sshd = Sshd::start().unwrap();
+    let world = world(&sshd);
+    world.sh("true").await.unwrap();
+    // Longer than the client would stay by itself.
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    world.sh("true").await.unwrap();
+    assert_eq!(sshd.logins(), 1);
+    // Dropped without a farewell, it goes as well. It calls itself by its socket.
+    let sockets = world.scratch.display().to_string();
+    assert_eq!(processes_with(&sockets).len(), 1);
+    drop(world);
+    eventually("the end of the client", || {
+        processes_with(&sockets).is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -346,7 +370,7 @@ async fn files_and_docker_go_through_sudo_where_asked() {
     require!(Sshd, Docker);
     let log = tempfile::NamedTempFile::new().unwrap();
     let script = format!(
-        "#!/bin/sh\necho \"$1\" >> {}\nshift\nexec \"$@\"\n",
+        "#!/bin/sh\nprintf '%s\\n' \"$1\" >> {}\nshift\nexec \"$@\"\n",
         log.path().display()
     );
     let (sshd, world, _dir) = with_sudo(&script);
