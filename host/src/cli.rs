@@ -1,5 +1,6 @@
 //! What a person types. Data goes to stdout, everything for people to stderr.
 
+mod alive;
 mod check;
 mod history;
 mod plan;

@@ -14,6 +14,7 @@ use windlass_manifest::{Diagnostic, Diagnostics, Graph, Inputs, Lock, Manifest};
 use windlass_model::backend::NoLog;
 use windlass_model::call::GitCall;
 use windlass_model::reply::GitFacts;
+use windlass_model::target::{Address, KeySource, KnownHosts};
 use windlass_model::{
     Call, CallContext, CallError, CallId, Capability, ErrorKind, Reply, RunId, Secrets, StepKey,
 };
@@ -62,6 +63,8 @@ pub struct Project {
     /// The manifest's directory.
     pub root: PathBuf,
     pub manifest: Arc<Manifest>,
+    /// Of the manifest's text; [`Self::graph`] adds its own to them.
+    pub problems: Diagnostics,
     pub git: Option<GitFacts>,
     pub ci: Ci,
     pub lock: Lock,
@@ -80,7 +83,10 @@ impl Project {
         };
         let text = read(&path)?;
         let name = path.display().to_string();
-        let manifest = Manifest::parse(&name, &text)?;
+        let (manifest, problems) = Manifest::examine(&name, &text);
+        let Some(manifest) = manifest else {
+            return Err(ProjectError::Invalid(problems.sorted()));
+        };
         let root = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -107,19 +113,16 @@ impl Project {
         Ok(Self {
             root,
             manifest: Arc::new(manifest),
+            problems,
             git,
             ci: Ci::detect(&variable),
             lock,
         })
     }
 
-    /// The graph of one run.
-    pub fn graph(
-        &self,
-        run: RunId,
-        now: Timestamp,
-        options: &Options,
-    ) -> Result<Graph, ProjectError> {
+    /// The graph of one run, with all problems so far. One that has errors
+    /// serves to find more of them, and for nothing else.
+    pub fn graph(&self, run: RunId, now: Timestamp, options: &Options) -> (Graph, Diagnostics) {
         let git = self.git.clone().unwrap_or_default();
         let tag = options
             .tag
@@ -152,7 +155,37 @@ impl Project {
             only: options.only.clone(),
             from: options.from.clone(),
         };
-        Ok(Graph::build(&self.manifest, &inputs)?)
+        let (mut graph, more) = Graph::examine(&self.manifest, &inputs);
+        for target in &mut graph.targets {
+            self.anchor(&mut target.address);
+        }
+        let mut problems = self.problems.clone();
+        problems.extend(more.iter().cloned());
+        problems.extend(graph.warnings.iter().cloned());
+        (graph, problems)
+    }
+
+    /// Paths of keys and known hosts are the manifest's, or the user's home's.
+    fn anchor(&self, address: &mut Address) {
+        let Address::Ssh(ssh) = address else {
+            return;
+        };
+        let home = variable("HOME").map(PathBuf::from);
+        let anchored = |path: &mut PathBuf| {
+            *path = match (path.strip_prefix("~"), &home) {
+                (Ok(rest), Some(home)) => home.join(rest),
+                _ => self.root.join(&*path),
+            };
+        };
+        if let KeySource::File(path) = &mut ssh.key {
+            anchored(path);
+        }
+        if let KnownHosts::File(path) = &mut ssh.known_hosts {
+            anchored(path);
+        }
+        if let Some(path) = &mut ssh.ssh_config {
+            anchored(path);
+        }
     }
 
     /// Refuses a tree whose commit does not say what would be deployed.

@@ -226,6 +226,48 @@ impl Graph {
         crate::check::check(self, catalog)
     }
 
+    /// Outputs that selected steps use and that neither a selected step gives
+    /// nor `outputs` has: each an error at the place that uses it.
+    pub fn missing_outputs(&self, outputs: &Outputs) -> Diagnostics {
+        let mut missing = Diagnostics::default();
+        for node in self.steps.iter().filter(|node| node.selected) {
+            let expressions = node.with.expressions();
+            for expression in expressions.into_iter().chain(&node.when) {
+                for reference in expression.references() {
+                    let [step, output, ..] = reference.path.as_slice() else {
+                        continue;
+                    };
+                    let Some(left_out) = self.step(step) else {
+                        continue;
+                    };
+                    let given = left_out.selected
+                        || left_out.instances().iter().all(|key| {
+                            outputs
+                                .get(key)
+                                .is_some_and(|outputs| outputs.contains_key(output))
+                        });
+                    if reference.root == "steps" && !given {
+                        missing.push(
+                            Diagnostic::new(
+                                "run.missing-output",
+                                format!(
+                                    "output {output} of step {step} is needed, and step {step} \
+                                     is left out"
+                                ),
+                            )
+                            .at(&expression.source, reference.span, "used here")
+                            .hint(
+                                "no good run of the same commit and tag gave it: run that step, \
+                                 too, or give the --tag of a run that did",
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+        missing
+    }
+
     pub fn step(&self, name: &str) -> Option<&Node> {
         self.steps.iter().find(|step| step.name.as_str() == name)
     }

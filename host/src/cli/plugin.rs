@@ -272,13 +272,15 @@ async fn write_lock(args: LockArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let project = Project::open(options.file.as_deref())
         .await
         .map_err(|error| terminal.project_error(&error))?;
-    let graph = project
-        .graph(
-            windlass_model::RunId(uuid::Uuid::nil()),
-            jiff::Timestamp::now(),
-            &options,
-        )
-        .map_err(|error| terminal.project_error(&error))?;
+    let (graph, problems) = project.graph(
+        windlass_model::RunId(uuid::Uuid::nil()),
+        jiff::Timestamp::now(),
+        &options,
+    );
+    if problems.has_errors() {
+        terminal.diagnostics(&problems.sorted());
+        return Err(Exit::Invalid);
+    }
     let runtime = runtime(terminal)?;
     let used = graph
         .steps

@@ -13,7 +13,7 @@ use windlass_report::table;
 use super::run::{ShowArgs, Shown, open_journal};
 use super::session::{self, Session};
 use super::terminal::Terminal;
-use super::{ProjectArgs, StateArgs, signals};
+use super::{ProjectArgs, StateArgs, alive, signals};
 use crate::engine;
 use crate::exit::Exit;
 use crate::project::outside_a_run;
@@ -131,6 +131,7 @@ async fn put_back(args: RollbackArgs, terminal: &Terminal) -> Result<Exit, Exit>
     let places = places(&session, terminal)?;
     let backends = session.backends(terminal).await?;
     let journal = open_journal(&session, &args.state, terminal)?;
+    let alive = alive::enter(&session, &args.state, &backends, terminal).await;
     let cancel = CancellationToken::new();
     signals::watch(*terminal, cancel.clone());
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
@@ -139,6 +140,7 @@ async fn put_back(args: RollbackArgs, terminal: &Terminal) -> Result<Exit, Exit>
     input.journal = Some(journal);
     let result = engine::restore(input, places, args.to).await;
     backends.close().await;
+    drop(alive);
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }

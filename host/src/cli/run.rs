@@ -16,7 +16,7 @@ use windlass_report::{
 
 use super::session::{self, Session};
 use super::terminal::{Terminal, terminal_size};
-use super::{ProjectArgs, StateArgs, signals};
+use super::{ProjectArgs, StateArgs, alive, signals};
 use crate::engine;
 use crate::exit::Exit;
 
@@ -199,8 +199,9 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         terminal.diagnostics(&session.warnings);
     }
     confirm(&session, args.yes, terminal)?;
-    let backends = session.backends(terminal).await?;
     let journal = open_journal(&session, &args.state, terminal)?;
+    let backends = session.backends(terminal).await?;
+    let alive = alive::enter(&session, &args.state, &backends, terminal).await;
     let reused = reused(&session, &journal, terminal)?;
 
     let cancel = CancellationToken::new();
@@ -212,6 +213,7 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     input.reused = reused;
     let result = engine::run(input).await;
     backends.close().await;
+    drop(alive);
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }
@@ -283,6 +285,11 @@ fn reused(session: &Session, journal: &Journal, terminal: &Terminal) -> Result<O
                 outputs.insert(&key, found);
             }
         }
+    }
+    let missing = graph.missing_outputs(&outputs);
+    if missing.has_errors() {
+        terminal.diagnostics(&missing.sorted());
+        return Err(Exit::Invalid);
     }
     Ok(outputs)
 }

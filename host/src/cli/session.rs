@@ -55,15 +55,11 @@ pub(crate) async fn open(terminal: &Terminal, options: &Options) -> Result<Sessi
         .map_err(|error| terminal.project_error(&error))?;
     let started = Timestamp::now();
     let run = RunId(uuid::Uuid::now_v7());
-    let graph = project
-        .graph(run, started, options)
-        .map_err(|error| terminal.project_error(&error))?;
+    let (graph, mut problems) = project.graph(run, started, options);
     let runtime = runtime(terminal)?;
-    let (plugins, mut problems) =
-        PluginSet::load(&runtime, &graph, &project.root, &project.lock).await;
+    let (plugins, more) = PluginSet::load(&runtime, &graph, &project.root, &project.lock).await;
+    problems.extend(more.iter().cloned());
     problems.extend(graph.check(&plugins.catalog()).iter().cloned());
-    problems.extend(graph.warnings.iter().cloned());
-    problems.extend(graph.manifest.warnings.iter().cloned());
     if !problems.has_errors() {
         let uncovered = crate::engine::uncovered(&graph, &plugins);
         if uncovered.has_errors() {
@@ -123,7 +119,7 @@ fn operator(terminal: &Terminal) -> Result<Option<Vec<Grant>>, Exit> {
 pub(crate) struct Backends {
     pub(crate) live: Arc<Live>,
     pub(crate) secrets: Arc<Secrets>,
-    scratch: tempfile::TempDir,
+    pub(crate) scratch: tempfile::TempDir,
 }
 
 impl Backends {
@@ -153,14 +149,9 @@ impl Session {
 
     fn backends_with(&self, terminal: &Terminal, secrets: Secrets) -> Result<Backends, Exit> {
         let secrets = Arc::new(secrets);
-        // Sockets have paths of at most 108 bytes: a short one, whatever
-        // TMPDIR says.
-        let base = std::env::var_os("XDG_RUNTIME_DIR")
-            .map(PathBuf::from)
-            .filter(|dir| dir.is_dir() && dir.as_os_str().len() < 40)
-            .unwrap_or_else(|| PathBuf::from("/tmp"));
+        let base = scratch_base();
         let scratch = tempfile::Builder::new()
-            .prefix("wl")
+            .prefix(SCRATCH_PREFIX)
             .tempdir_in(&base)
             .map_err(|error| {
                 terminal.error(
@@ -215,6 +206,18 @@ impl Session {
     pub(crate) fn state_dir(&self, args: &StateArgs) -> PathBuf {
         state_dir(&self.project.root, args)
     }
+}
+
+/// What scratch directories' names begin with.
+pub(crate) const SCRATCH_PREFIX: &str = "wl";
+
+/// Where scratch directories are. Sockets have paths of at most 108 bytes: a
+/// short one, whatever TMPDIR says.
+pub(crate) fn scratch_base() -> PathBuf {
+    std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_dir() && dir.as_os_str().len() < 40)
+        .unwrap_or_else(|| PathBuf::from("/tmp"))
 }
 
 /// `--state`, else `.windlass` beside the manifest.

@@ -89,6 +89,17 @@ impl Guest {
     }
 }
 
+/// Another step's configuration would take it for a handle.
+fn is_reserved(value: &Json) -> bool {
+    match value {
+        Json::Object(table) => table
+            .iter()
+            .any(|(key, value)| key.starts_with('$') || is_reserved(value)),
+        Json::Array(list) => list.iter().any(is_reserved),
+        _ => false,
+    }
+}
+
 impl context::Host for Guest {
     async fn facts(&mut self) -> Trapped<context::RunFacts> {
         let facts = &self.setup.facts;
@@ -157,6 +168,12 @@ impl context::Host for Guest {
             .into()));
         }
         match serde_json::from_str(&json) {
+            Ok(value) if is_reserved(&value) => Ok(Err(CallError::invalid(
+                "context.output",
+                format!("output {name} has a key that begins with `$`"),
+            )
+            .hint("such keys stand for secrets and unknown values")
+            .into())),
             Ok(value) => Ok(self.set_output(name, value)),
             Err(error) => Ok(Err(CallError::invalid(
                 "context.output",
