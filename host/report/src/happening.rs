@@ -220,7 +220,7 @@ impl Happening {
         if idle {
             self.rest.push(Tone::Faint, crate::theme::state_word(state));
         }
-        for (name, value) in outputs {
+        for (name, value) in outputs.iter().filter(|(_, value)| !text::is_empty(value)) {
             self.rest
                 .push(Tone::Faint, format!("  {} ", clean_line(name)))
                 .plain(text::output(value));

@@ -117,7 +117,11 @@ impl Summary {
                 let row = self.row(step);
                 row.state = Some(*state);
                 row.duration_ms = *duration_ms;
-                row.outputs.clone_from(outputs);
+                row.outputs = outputs
+                    .iter()
+                    .filter(|(_, value)| !crate::text::is_empty(value))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect();
                 row.error = error.as_ref().map(bounded);
                 row.reason.clone_from(reason);
             }

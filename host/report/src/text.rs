@@ -52,6 +52,16 @@ pub fn shorten(text: &str) -> String {
     out
 }
 
+/// Whether an output says nothing: showing its name alone would look torn.
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
 /// An output on one line.
 pub fn output(value: &Value) -> String {
     let text = match value {
