@@ -258,10 +258,15 @@ pub async fn run(input: RunInput) -> RunResult {
     let mut restored = BTreeMap::new();
     match outcome_of(failure.as_ref()) {
         Outcome::Succeeded => rollback::mark_good(&context).await,
-        Outcome::Failed if context.graph.rollback == RollbackMode::Failure => {
-            restored = rollback::put_back(&context, failure.as_ref()).await;
+        outcome => {
+            let all = outcome == Outcome::Failed && context.graph.rollback == RollbackMode::Failure;
+            let extent = if all {
+                rollback::Extent::Changed
+            } else {
+                rollback::Extent::Torn
+            };
+            restored = rollback::put_back(&context, failure.as_ref(), extent).await;
         }
-        Outcome::Failed | Outcome::Cancelled => {}
     }
     context
         .finish(failure.as_ref(), &restored, clock, held.lease)

@@ -24,6 +24,9 @@ pub(super) struct Change {
     pub(super) changed: bool,
     /// Whether it was switched to.
     pub(super) active: bool,
+    /// Whether switching to it was cut short, so that nothing was put back
+    /// there: old and new containers may be mixed.
+    pub(super) torn: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -80,6 +83,12 @@ impl Watch {
     }
 }
 
+/// A release that fails to come up puts the former one back by itself; one
+/// whose script was stopped, or whose connection went, could not.
+fn cut_short(error: &CallError) -> bool {
+    matches!(error.kind, ErrorKind::Cancelled) || error.code == "ssh.lost"
+}
+
 #[async_trait]
 impl Capability for Watch {
     async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
@@ -115,6 +124,7 @@ impl Capability for Watch {
                             previous: staged.previous.clone(),
                             changed: staged.changed,
                             active: false,
+                            torn: false,
                         },
                     );
                 }
@@ -123,6 +133,13 @@ impl Capability for Watch {
                         && change.release == *id
                     {
                         change.active = true;
+                    }
+                }
+                (ReleasesOp::Activate { id, .. }, Err(error)) if cut_short(error) => {
+                    if let Some(change) = self.changes.lock().get_mut(&place)
+                        && change.release == *id
+                    {
+                        change.torn = true;
                     }
                 }
                 _ => {}

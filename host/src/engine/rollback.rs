@@ -26,17 +26,30 @@ fn call(place: &Place, op: ReleasesOp) -> Call {
     })
 }
 
-/// Every target that this run changed goes back, all at once. Gives the
-/// release that is current again, by place.
+/// What a failed run puts back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Every target that the run changed.
+    Changed,
+    /// Only where switching was cut short: whatever the manifest says, nobody
+    /// wants old and new containers mixed.
+    Torn,
+}
+
+/// Targets go back, all at once. Gives the release that is current again, by
+/// place.
 pub(super) async fn put_back(
     context: &Arc<Context>,
     failure: Option<&Failure>,
+    extent: Extent,
 ) -> BTreeMap<Place, String> {
     let changed: Vec<_> = context
         .changes
         .all()
         .into_iter()
-        .filter(|(_, change)| change.active && change.changed)
+        .filter(|(_, change)| {
+            change.torn || (extent == Extent::Changed && change.active && change.changed)
+        })
         .collect();
     if changed.is_empty() {
         return BTreeMap::new();
