@@ -1,13 +1,15 @@
 //! Small layers around a backend, each written once for all capabilities. From
-//! the guest outwards: [`Guard`], [`Journalled`], [`Redact`], then live, or
+//! the guest outwards: [`Guard`], [`Preview`] or [`Journalled`], [`Redact`], then live, or
 //! [`Scripted`] in live's place.
 
 mod guard;
 mod journalled;
+mod preview;
 mod redact;
-mod scripted;
+pub mod scripted;
 
 pub use guard::{Guard, Policy};
 pub use journalled::Journalled;
+pub use preview::{Effect, FileChange, Preview, Previewed, Read, UNKNOWN};
 pub use redact::{Redact, Redactor};
-pub use scripted::{Answer, Expectation, Order, Scripted, Transcript};
+pub use scripted::Scripted;

@@ -1,75 +1,86 @@
 //! Stands in live's place: answers from a script, and keeps what was asked.
 //!
 //! A guest of any language runs against it unmodified; nothing is mocked in
-//! the guest.
+//! the guest. Time is tokio's: under a paused clock a wait of an hour takes
+//! none.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+mod matcher;
+mod usual;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use bytes::Bytes;
 use serde_json::Value as Json;
-use windlass_model::{Call, CallContext, CallError, Capability, LogStream, Reply};
+use tokio::time::Instant;
+use windlass_model::call::{ClockCall, FileCall};
+use windlass_model::{
+    Blob, Call, CallContext, CallError, CallId, Capability, ErrorKind, LogStream, Reply,
+};
+
+pub use matcher::{Matcher, Mismatch};
+pub use usual::usual_reply;
+pub use view::view;
 
 /// What a script answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
+    /// What such a call gives when all goes well: see [`usual_reply`].
+    Usual,
     Reply(Reply),
+    /// A blob with these bytes.
+    Bytes(Bytes),
     Error(CallError),
+    /// The connection is lost after the log lines.
+    Lost,
     /// Never answers: ends with the deadline or a cancel.
     Hang,
 }
 
+/// A line of output, some time after the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    pub after: Duration,
+    pub stream: LogStream,
+    pub text: String,
+}
+
 /// A call that is expected, and its answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Expectation {
     /// As [`Call::name`]: `docker.push`.
     pub call: String,
-    /// What the call's JSON must contain: objects may have more keys, lists
-    /// and the rest must be equal.
-    #[serde(default)]
-    pub with: Json,
-    /// Lines that stream before the answer.
-    #[serde(default)]
-    pub log: Vec<String>,
+    /// `deploy@prod_1`; any step when absent.
+    pub step: Option<String>,
+    /// Of the call's [`view`].
+    pub with: Matcher,
+    pub log: Vec<LogLine>,
+    /// Between the last line and the answer.
+    pub takes: Duration,
     pub answer: Answer,
-    /// How often it may be used.
-    #[serde(default = "once")]
-    pub times: u32,
-}
-
-fn once() -> u32 {
-    1
+    /// How often it must, and how often it may be used.
+    pub at_least: u32,
+    pub at_most: u32,
+    /// Where it is written, for people.
+    pub place: String,
 }
 
 impl Expectation {
-    pub fn new(call: &str, with: Json, answer: Answer) -> Self {
+    pub fn new(call: &str, with: Matcher, answer: Answer) -> Self {
         Self {
             call: call.to_owned(),
+            step: None,
             with,
             log: Vec::new(),
+            takes: Duration::ZERO,
             answer,
-            times: 1,
+            at_least: 1,
+            at_most: 1,
+            place: String::new(),
         }
-    }
-
-    fn matches(&self, name: &str, call: &Json) -> bool {
-        self.call == name && contains(call, &self.with)
-    }
-}
-
-/// Whether `whole` has everything that `part` has.
-fn contains(whole: &Json, part: &Json) -> bool {
-    match (whole, part) {
-        (_, Json::Null) => true,
-        (Json::Object(whole), Json::Object(part)) => part
-            .iter()
-            .all(|(key, part)| whole.get(key).is_some_and(|whole| contains(whole, part))),
-        (Json::Array(whole), Json::Array(part)) => {
-            whole.len() == part.len() && whole.iter().zip(part).all(|(a, b)| contains(a, b))
-        }
-        (whole, part) => whole == part,
     }
 }
 
@@ -77,45 +88,95 @@ fn contains(whole: &Json, part: &Json) -> bool {
 pub enum Order {
     /// Only the first expectation that is not used up may match.
     Strict,
+    /// As above among those of the same step.
+    Steps,
     Any,
 }
 
-/// Every call that was made, as JSON, with its answer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Transcript(pub Vec<(Json, Result<Reply, CallError>)>);
-
-#[derive(Debug)]
-struct State {
-    expected: Vec<(Expectation, u32)>,
-    transcript: Transcript,
-    unexpected: Vec<String>,
-    /// Milliseconds that the script's clock has moved.
-    slept_ms: u64,
-    removed: HashMap<String, u32>,
+/// A call that was made.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub id: CallId,
+    pub name: String,
+    /// Its [`view`].
+    pub with: Json,
+    /// Absent while there is none.
+    pub answer: Option<Result<Reply, CallError>>,
+    /// Since the script began.
+    pub at: Duration,
 }
 
-/// Answers calls from a script. `clock.sleep` moves a virtual clock and needs
-/// no expectation, and neither does the host's own removal of containers.
-#[derive(Debug)]
+/// A call that the script does not have.
+#[derive(Clone, Debug)]
+pub struct Unexpected {
+    /// Index in the transcript.
+    pub call: usize,
+    /// The expectation that came nearest, and what differs.
+    pub nearest: Option<(Expectation, Vec<Mismatch>)>,
+}
+
+/// An expectation that was used too seldom.
+#[derive(Clone, Debug)]
+pub struct Unused {
+    pub expectation: Expectation,
+    pub used: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used: Vec<u32>,
+    transcript: Vec<Asked>,
+    unexpected: Vec<Unexpected>,
+    slept: Duration,
+}
+
+/// What a script has besides its expectations.
+#[derive(Default)]
+pub struct Extras {
+    /// Answers calls of the capability `file` that no expectation has.
+    pub files: Option<Arc<dyn Capability>>,
+    /// What `secret.reveal` answers.
+    pub secrets: BTreeMap<String, String>,
+    /// Calls that no expectation has get the usual reply, if there is one:
+    /// for looking at what a step does after something went wrong.
+    pub lenient: bool,
+}
+
+/// Answers calls from a script. `clock.sleep` needs no expectation, and
+/// neither does what the host does by itself: removing containers, leases,
+/// marking releases.
 pub struct Scripted {
     order: Order,
+    expected: Vec<Expectation>,
+    extras: Extras,
+    begun: Instant,
     state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scripted")
+            .field("expected", &self.expected.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Scripted {
     pub fn new(order: Order, expected: Vec<Expectation>) -> Self {
+        Self::with(order, expected, Extras::default())
+    }
+
+    pub fn with(order: Order, expected: Vec<Expectation>, extras: Extras) -> Self {
+        let state = State {
+            used: vec![0; expected.len()],
+            ..State::default()
+        };
         Self {
             order,
-            state: Mutex::new(State {
-                expected: expected
-                    .into_iter()
-                    .map(|expectation| (expectation, 0))
-                    .collect(),
-                transcript: Transcript::default(),
-                unexpected: Vec::new(),
-                slept_ms: 0,
-                removed: HashMap::new(),
-            }),
+            expected,
+            extras,
+            begun: Instant::now(),
+            state: Mutex::new(state),
         }
     }
 
@@ -123,116 +184,318 @@ impl Scripted {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn transcript(&self) -> Transcript {
+    /// Every call but `clock.sleep`, in the order in which they came.
+    pub fn transcript(&self) -> Vec<Asked> {
         self.state().transcript.clone()
     }
 
-    /// Milliseconds that steps slept.
-    pub fn slept_ms(&self) -> u64 {
-        self.state().slept_ms
+    /// How long steps slept.
+    pub fn slept(&self) -> Duration {
+        self.state().slept
     }
 
-    /// How often the container was removed.
-    pub fn removals(&self, id: &str) -> u32 {
-        self.state().removed.get(id).copied().unwrap_or_default()
+    /// Calls that the script does not have.
+    pub fn unexpected(&self) -> Vec<Unexpected> {
+        self.state().unexpected.clone()
     }
 
-    /// What went otherwise than the script says: calls that it does not have,
-    /// and expectations that were not met.
-    pub fn complaints(&self) -> Vec<String> {
+    /// Expectations that were used too seldom.
+    pub fn unused(&self) -> Vec<Unused> {
         let state = self.state();
-        let mut complaints = state.unexpected.clone();
-        for (expectation, used) in &state.expected {
-            if *used == 0 {
-                complaints.push(format!(
-                    "expected but never called: {} with {}",
-                    expectation.call, expectation.with
-                ));
-            }
-        }
-        complaints
+        self.expected
+            .iter()
+            .zip(&state.used)
+            .filter(|(expectation, used)| **used < expectation.at_least)
+            .map(|(expectation, used)| Unused {
+                expectation: expectation.clone(),
+                used: *used,
+            })
+            .collect()
     }
 
-    /// Finds the answer. The lock is not held while the answer is given.
-    fn answer(&self, name: &str, call: &Json) -> Option<Expectation> {
-        let order = self.order;
+    /// Finds the expectation. The lock is not held while the answer is given.
+    fn find(&self, id: &CallId, name: &str, with: &Json) -> Option<&Expectation> {
+        let step = id.step.to_string();
         let mut state = self.state();
-        let open = state
-            .expected
-            .iter_mut()
-            .filter(|(expectation, used)| *used < expectation.times);
-        let mut found = None;
-        for (expectation, used) in open {
-            if expectation.matches(name, call) {
-                *used += 1;
-                found = Some(expectation.clone());
-                break;
+        for (expectation, used) in self.expected.iter().zip(&mut state.used) {
+            if *used >= expectation.at_most {
+                continue;
             }
-            // One that may be used again, and was, may also be passed by.
-            if order == Order::Strict && *used == 0 {
-                break;
+            let ours = expectation.step.as_ref().is_none_or(|of| *of == step);
+            if ours && expectation.call == name && expectation.with.matches(with) {
+                *used += 1;
+                return Some(expectation);
+            }
+            // One that was used often enough may be passed by.
+            let skippable = match self.order {
+                Order::Strict => false,
+                Order::Steps => !ours,
+                Order::Any => true,
+            };
+            if !skippable && *used < expectation.at_least {
+                return None;
             }
         }
-        found
+        None
     }
+
+    /// The open expectation that is most like the call.
+    fn nearest(&self, id: &CallId, name: &str, with: &Json) -> Option<(Expectation, Vec<Mismatch>)> {
+        let step = id.step.to_string();
+        let state = self.state();
+        let open = self
+            .expected
+            .iter()
+            .zip(&state.used)
+            .filter(|(expectation, used)| {
+                **used < expectation.at_most
+                    && expectation.step.as_ref().is_none_or(|of| *of == step)
+            })
+            .map(|(expectation, _)| expectation);
+        let compared = |expectation: &Expectation| {
+            (
+                expectation.clone(),
+                expectation.with.mismatches(Some(with)),
+            )
+        };
+        if self.order == Order::Any {
+            open.filter(|expectation| expectation.call == name)
+                .map(compared)
+                .min_by_key(|(_, mismatches)| mismatches.len())
+        } else {
+            open.map(compared).next()
+        }
+    }
+
+    async fn tell(context: &CallContext, expectation: &Expectation) -> Result<(), CallError> {
+        for line in &expectation.log {
+            wait(context, line.after).await?;
+            context.log.line(line.stream, &line.text);
+        }
+        wait(context, expectation.takes).await
+    }
+
+    async fn give(
+        &self,
+        context: &CallContext,
+        name: &str,
+        call: &Call,
+        expectation: &Expectation,
+    ) -> Result<Reply, CallError> {
+        Self::tell(context, expectation).await?;
+        match &expectation.answer {
+            Answer::Usual => self.usual(call).ok_or_else(|| {
+                CallError::internal(
+                    "script.no-reply",
+                    format!("the script says nothing of what {name} answers"),
+                )
+            }),
+            Answer::Reply(reply) => Ok(reply.clone()),
+            Answer::Bytes(bytes) => Ok(Reply::Blob(
+                context.blobs.add(Blob::from_bytes(bytes.clone())),
+            )),
+            Answer::Error(error) => Err(error.clone()),
+            Answer::Lost => Err(lost(call)),
+            Answer::Hang => Err(hang(context, name).await),
+        }
+    }
+
+    fn usual(&self, call: &Call) -> Option<Reply> {
+        if let Call::Secret(windlass_model::call::SecretCall::Reveal { name }) = call
+            && let Some(value) = self.extras.secrets.get(name)
+        {
+            return Some(Reply::Text(value.clone()));
+        }
+        usual_reply(call)
+    }
+
+    async fn answer(
+        &self,
+        context: &CallContext,
+        name: &str,
+        call: Call,
+        with: &Json,
+        index: usize,
+    ) -> Result<Reply, CallError> {
+        if let Some(expectation) = self.find(&context.id, name, with) {
+            return self.give(context, name, &call, expectation).await;
+        }
+        if let (Call::File(_), Some(files)) = (&call, &self.extras.files) {
+            return files.call(context, call).await;
+        }
+        if usual::needs_no_expectation(&call) || self.extras.lenient {
+            if let Some(reply) = self.usual(&call) {
+                return Ok(reply);
+            }
+        } else if let Call::File(FileCall::Open { path }) = &call {
+            return Err(CallError::not_found(
+                "file.not-found",
+                format!("there is no file {path}"),
+            ));
+        }
+        let nearest = self.nearest(&context.id, name, with);
+        self.state().unexpected.push(Unexpected {
+            call: index,
+            nearest,
+        });
+        Err(CallError::internal(
+            "script.unexpected",
+            format!("the script does not expect {name} here"),
+        ))
+    }
+
+    async fn sleep(&self, context: &CallContext, ms: u64) -> Result<Reply, CallError> {
+        let begun = Instant::now();
+        let slept = wait(context, Duration::from_millis(ms)).await;
+        self.state().slept += begun.elapsed();
+        slept.map(|()| Reply::Done)
+    }
+}
+
+/// Lets time pass, up to the deadline or a cancel.
+async fn wait(context: &CallContext, time: Duration) -> Result<(), CallError> {
+    if context.cancel.is_cancelled() {
+        return Err(CallError::cancelled());
+    }
+    if time.is_zero() {
+        return Ok(());
+    }
+    tokio::select! {
+        () = tokio::time::sleep(time) => Ok(()),
+        () = context.cancel.cancelled() => Err(CallError::cancelled()),
+        () = tokio::time::sleep_until(context.deadline) => Err(CallError::timeout(
+            "clock.deadline",
+            "the step's deadline passed while it waited",
+        )),
+    }
+}
+
+/// What a call that is never answered ends with.
+pub async fn hang(context: &CallContext, name: &str) -> CallError {
+    tokio::select! {
+        () = context.cancel.cancelled() => CallError::cancelled(),
+        () = tokio::time::sleep_until(context.deadline) => CallError::timeout(
+            "script.hang",
+            format!("{name} did not answer by the deadline"),
+        ),
+    }
+}
+
+/// What a call ends with when its connection goes.
+pub fn lost(call: &Call) -> CallError {
+    let code = match call {
+        Call::Docker(call) if call.engine.is_local() => "docker.connection-lost",
+        Call::Http(_) => "http.connection",
+        Call::Registry(_) => "registry.unreachable",
+        _ if call.target().is_some() => "ssh.lost",
+        _ => "connection.lost",
+    };
+    CallError::new(
+        ErrorKind::Unavailable,
+        code,
+        "the connection was lost before the answer came",
+    )
+    .retryable()
 }
 
 #[async_trait]
 impl Capability for Scripted {
     async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
+        if let Call::Clock(ClockCall::Sleep { ms }) = &call {
+            return self.sleep(context, *ms).await;
+        }
         let name = call.name();
-        let json = serde_json::to_value(&call).map_err(|error| {
-            CallError::internal("script.call", format!("write a call as JSON: {error}"))
-        })?;
-        if let Call::Clock(windlass_model::call::ClockCall::Sleep { ms }) = &call {
-            self.state().slept_ms += ms;
-            return Ok(Reply::Done);
-        }
-        let answer = match self.answer(&name, &json) {
-            Some(expectation) => {
-                for line in &expectation.log {
-                    context.log.line(LogStream::Stdout, line);
-                }
-                match expectation.answer {
-                    Answer::Reply(reply) => Ok(reply),
-                    Answer::Error(error) => Err(error),
-                    Answer::Hang => tokio::select! {
-                        () = context.cancel.cancelled() => Err(CallError::cancelled()),
-                        () = tokio::time::sleep_until(context.deadline) => Err(CallError::timeout(
-                            "script.hang",
-                            format!("{name} did not answer by the deadline"),
-                        )),
-                    },
-                }
-            }
-            None if name == "docker.remove-container" => Ok(Reply::Done),
-            None => {
-                let message = format!("not expected: {name} with {json}");
-                self.state().unexpected.push(message.clone());
-                Err(CallError::internal("script.unexpected", message))
-            }
+        let with = view(&call, &context.blobs);
+        let index = {
+            let mut state = self.state();
+            state.transcript.push(Asked {
+                id: context.id.clone(),
+                name: name.clone(),
+                with: with.clone(),
+                answer: None,
+                at: self.begun.elapsed(),
+            });
+            state.transcript.len() - 1
         };
-        let mut state = self.state();
-        if name == "docker.remove-container"
-            && let Some(id) = json.get("id").and_then(Json::as_str)
-        {
-            *state.removed.entry(id.to_owned()).or_default() += 1;
+        let answer = self.answer(context, &name, call, &with, index).await;
+        if let Some(asked) = self.state().transcript.get_mut(index) {
+            asked.answer = Some(answer.clone());
         }
-        state.transcript.0.push((json, answer.clone()));
         answer
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use windlass_model::backend::NoLog;
+    use windlass_model::call::{DockerCall, DockerOp};
+    use windlass_model::{RunId, StepKey, TargetName};
+
     use super::*;
 
-    #[test]
-    fn subsets() {
-        let whole = serde_json::json!({"a": 1, "b": {"c": [1, 2], "d": 3}});
-        assert!(contains(&whole, &serde_json::json!({"b": {"c": [1, 2]}})));
-        assert!(!contains(&whole, &serde_json::json!({"b": {"c": [1]}})));
-        assert!(!contains(&whole, &serde_json::json!({"e": 1})));
-        assert!(contains(&whole, &Json::Null));
+    fn context() -> CallContext {
+        CallContext {
+            id: CallId {
+                run: RunId(Default::default()),
+                step: StepKey::new("push", None),
+                attempt: 1,
+                seq: 1,
+            },
+            deadline: Instant::now() + Duration::from_secs(3600),
+            cancel: Default::default(),
+            log: Arc::new(NoLog),
+            blobs: Default::default(),
+        }
+    }
+
+    fn push(image: &str) -> Call {
+        Call::Docker(DockerCall {
+            engine: TargetName::local(),
+            op: DockerOp::Push {
+                image: image.into(),
+            },
+        })
+    }
+
+    fn expect(image: &str) -> Expectation {
+        let with = Matcher::parse(&json!({ "image": image })).expect("matcher");
+        Expectation::new("docker.push", with, Answer::Usual)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strict_order_and_any_order() {
+        for (order, fits) in [(Order::Strict, false), (Order::Any, true)] {
+            let scripted = Scripted::new(order, vec![expect("a"), expect("b")]);
+            let answer = scripted.call(&context(), push("b")).await;
+            assert_eq!(answer.is_ok(), fits);
+            assert_eq!(scripted.unexpected().len(), usize::from(!fits));
+            assert_eq!(scripted.unused().len(), if fits { 1 } else { 2 });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_of_sleep_takes_no_time() {
+        let scripted = Scripted::new(Order::Strict, vec![]);
+        let before = std::time::Instant::now();
+        let sleep = Call::Clock(ClockCall::Sleep { ms: 600_000 });
+        for _ in 0..5 {
+            assert_eq!(
+                scripted.call(&context(), sleep.clone()).await,
+                Ok(Reply::Done)
+            );
+        }
+        assert_eq!(scripted.slept(), Duration::from_secs(3000));
+        assert!(before.elapsed() < Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hanging_ends_with_the_deadline() {
+        let hang = Expectation::new("docker.push", Matcher::Any, Answer::Hang);
+        let scripted = Scripted::new(Order::Strict, vec![hang]);
+        let error = scripted.call(&context(), push("a")).await.expect_err("hangs");
+        assert_eq!(error.kind, ErrorKind::Timeout);
     }
 }
