@@ -15,7 +15,9 @@
 //! | [`HttpRecorder`] | an HTTP server that records requests and answers by script |
 //! | [`Workspace`] | a git repository with a copy of `examples/observer` |
 //! | [`Rig`] | registry, sshd and workspace, wired up: what `windlass run` needs |
+//! | [`deploys`] | what tests of deploys do with a rig again and again |
 //! | [`Hosts`] | several machines, each a network namespace with its own engine |
+//! | [`guests`] | components that misbehave |
 //! | [`Windlass`] | one invocation of the `windlass` binary, with a hard time limit |
 //!
 //! # A test on top of the rig
@@ -41,8 +43,10 @@
     reason = "a rig has no reporter: what it skips or sweeps is said on stderr"
 )]
 
+pub mod deploys;
 pub mod docker;
 mod error;
+pub mod guests;
 pub mod hosts;
 pub mod http;
 pub mod parts;

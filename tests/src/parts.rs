@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::{docker, process, tools};
+use crate::{docker, guests, process, tools};
 
 /// Something real that a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Part {
     Compose,
     /// The static `observer` binary.
     Observer,
+    /// The components of `tests/guests/`.
+    Guests,
     /// The `windlass` binary.
     Windlass,
     /// git.
@@ -29,13 +31,14 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which they build on each other.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Git,
         Self::Docker,
         Self::Sshd,
         Self::Registry,
         Self::Compose,
         Self::Observer,
+        Self::Guests,
         Self::Windlass,
         Self::Namespaces,
     ];
@@ -58,6 +61,9 @@ impl Part {
                 .find_map(program),
             Self::Compose => file(tools::compose_plugin(), "cargo xtask setup"),
             Self::Observer => file(tools::observer_binary(), "cargo xtask setup"),
+            Self::Guests => guests::NAMES
+                .into_iter()
+                .find_map(|name| file(guests::path(name), "cargo xtask setup")),
             Self::Windlass => file(tools::windlass_binary(), "cargo build"),
             Self::Git => program("git"),
             Self::Namespaces => ["ip", "nsenter", "unshare", "iptables", "dockerd"]

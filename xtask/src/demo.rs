@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
          `windlass run` in a copy of examples/observer (build, verify, push, deploy, check)\n\
          against them and this machine's Docker engine, and takes everything down again."
     );
-    setup::run(setup::For::Everything)?;
+    setup::run(setup::For::Demo)?;
     step("building windlass; the first time takes minutes");
     let binary = run::build_windlass()?;
 

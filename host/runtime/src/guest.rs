@@ -1,6 +1,7 @@
 //! What the host keeps for one run of one guest: its handles, its budget, and
 //! the one way out, [`Guest::invoke`].
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,18 +9,19 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wasmtime::component::{Resource, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use windlass_model::call::{DockerCall, DockerOp, HttpBody, HttpCall};
 use windlass_model::event::Level;
 use windlass_model::{
-    Blobs, Call, CallContext, CallError, CallId, Capability, LogSink, Reply, RunId, StepKey,
-    TargetName, Text,
+    Blobs, Call, CallContext, CallError, CallId, Capability, LogSink, Reply, RunId, Segment,
+    StepKey, TargetName, Text,
 };
 
 use crate::bindings::windlass::plugin::values::Part;
 use crate::job::Job;
-use crate::limits;
+use crate::limits::{self, Limits};
 
 /// Where a step's own log and progress go. Implementations do not block.
 pub trait StepSink: LogSink {
@@ -96,20 +98,27 @@ pub struct ContainerEntry {
 }
 
 #[derive(Debug)]
-pub struct RequestEntry(pub(crate) HttpCall);
+pub struct RequestEntry {
+    pub(crate) call: HttpCall,
+    /// Bytes that it counts for among those that the guest holds.
+    pub(crate) held: usize,
+}
 
 impl RequestEntry {
     pub(crate) fn new(method: String, url: Text) -> Self {
-        Self(HttpCall {
-            method,
-            url,
-            headers: Vec::new(),
-            body: HttpBody::Empty,
-            timeout_ms: 30_000,
-            max_redirects: 0,
-            via: None,
-            max_body: 64 * 1024,
-        })
+        Self {
+            held: 0,
+            call: HttpCall {
+                method,
+                url,
+                headers: Vec::new(),
+                body: HttpBody::Empty,
+                timeout_ms: 30_000,
+                max_redirects: 0,
+                via: None,
+                max_body: 64 * 1024,
+            },
+        }
     }
 }
 
@@ -147,8 +156,17 @@ impl wasmtime_wasi::HostMonotonicClock for LastAnswer {
     }
 }
 
+/// A call that the guest waits for. It is kept beside the guest, so that it is
+/// not lost with a guest that is stopped: it may be an effect under way.
+struct Pending {
+    answer: Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>,
+    /// Where the call starts a container, its engine.
+    starts: Option<TargetName>,
+}
+
 pub(crate) struct Guest {
     pub(crate) setup: Setup,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) table: ResourceTable,
     wasi: WasiCtx,
     pub(crate) limiter: limits::Limiter,
@@ -162,13 +180,20 @@ pub(crate) struct Guest {
     log_lines: u64,
     log_bytes: u64,
     pub(crate) blob_bytes: u64,
+    /// Bytes of values and prepared requests.
+    held: usize,
+    /// Bytes of text in the call that is being made.
+    call_text: usize,
     pub(crate) jobs: usize,
     /// Epochs left to compute.
     pub(crate) compute: u64,
     /// Containers that the guest started and that are still there.
     pub(crate) containers: Vec<(TargetName, String)>,
-    /// Jobs' tokens: all are cancelled when the guest ends.
-    pub(crate) job_tokens: CancellationToken,
+    pending: Option<Pending>,
+    /// The token of every call and job: fires when the guest has ended.
+    calls: CancellationToken,
+    /// The jobs that have not ended, whether the guest has a handle or not.
+    running: TaskTracker,
     /// Calls that were denied, for the report of a step that then fails.
     pub(crate) denied: Option<CallError>,
 }
@@ -186,18 +211,19 @@ impl WasiView for Guest {
 pub(crate) type Trapped<T> = wasmtime::Result<T>;
 
 impl Guest {
-    pub(crate) fn new(setup: Setup, wasi: WasiCtx, now: LastAnswer) -> Self {
+    pub(crate) fn new(setup: Setup, limits: Arc<Limits>, wasi: WasiCtx, now: LastAnswer) -> Self {
         let mut values = Vec::new();
         let config = hide_handles(&setup.config, &mut values).to_string();
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::MAX_HANDLES);
         now.set(setup.clock.now_ms());
-        let job_tokens = setup.cancel.child_token();
+        let calls = setup.cancel.child_token();
+        let epochs = limits.compute.as_millis() / limits::EPOCH.as_millis();
         Self {
             setup,
             table,
             wasi,
-            limiter: limits::Limiter::default(),
+            limiter: limits::Limiter::new(limits.memory_bytes),
             config,
             values,
             outputs: IndexMap::new(),
@@ -206,16 +232,22 @@ impl Guest {
             log_lines: 0,
             log_bytes: 0,
             blob_bytes: 0,
+            held: 0,
+            call_text: 0,
             jobs: 0,
-            compute: limits::MAX_COMPUTE_EPOCHS,
+            compute: u64::try_from(epochs).unwrap_or(u64::MAX).max(1),
             containers: Vec::new(),
-            job_tokens,
+            pending: None,
+            calls,
+            running: TaskTracker::new(),
             denied: None,
+            limits,
         }
     }
 
     fn context(&mut self, log: Arc<dyn LogSink>, cancel: CancellationToken) -> CallContext {
         self.seq += 1;
+        self.call_text = 0;
         CallContext {
             id: CallId {
                 run: self.setup.run,
@@ -230,28 +262,67 @@ impl Guest {
         }
     }
 
-    fn check_budget(&mut self) -> Trapped<()> {
-        if self.seq >= limits::MAX_CALLS {
-            self.limiter.reached = Some(format!("its limit of {} calls", limits::MAX_CALLS));
-            wasmtime::bail!("too many calls");
+    /// Remembers the limit, and gives what traps the guest.
+    pub(crate) fn reached(&mut self, limit: String) -> wasmtime::Error {
+        let error = wasmtime::format_err!("the guest reached {limit}");
+        self.limiter.reached = Some(limit);
+        error
+    }
+
+    /// Whether a call may start: traps when the budget is used up, refuses
+    /// when the step is over. What a guest does in its grace is for itself.
+    fn admit(&mut self) -> Trapped<Result<(), CallError>> {
+        if self.seq >= self.limits.calls {
+            let limit = format!("its limit of {} calls", self.limits.calls);
+            return Err(self.reached(limit));
         }
-        Ok(())
+        if self.setup.cancel.is_cancelled() {
+            return Ok(Err(CallError::cancelled()));
+        }
+        if Instant::now() >= self.setup.deadline {
+            return Ok(Err(CallError::timeout(
+                "step.timeout",
+                "the step's time is over",
+            )));
+        }
+        Ok(Ok(()))
     }
 
     /// Makes a call and waits for its answer. The only way out of a guest.
     pub(crate) async fn invoke(&mut self, call: Call) -> Trapped<Result<Reply, CallError>> {
-        self.check_budget()?;
+        if let Err(error) = self.admit()? {
+            return Ok(Err(error));
+        }
+        let starts = match &call {
+            Call::Docker(DockerCall {
+                engine,
+                op: DockerOp::Run(_),
+            }) => Some(engine.clone()),
+            _ => None,
+        };
         let sink: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
-        let context = self.context(sink, self.setup.cancel.child_token());
+        let context = self.context(sink, self.calls.child_token());
         let stack = Arc::clone(&self.setup.stack);
-        let answer = stack.call(&context, call).await;
+        let answer = Box::pin(async move { stack.call(&context, call).await });
+        self.pending = Some(Pending { answer, starts });
+        let answer = std::future::poll_fn(|task| match &mut self.pending {
+            Some(pending) => pending.answer.as_mut().poll(task),
+            None => std::task::Poll::Ready(Err(CallError::internal(
+                "engine.call-lost",
+                "the call that was waited for is gone",
+            ))),
+        })
+        .await;
+        self.pending = None;
         self.answered(answer.as_ref().err());
         Ok(answer)
     }
 
     /// Makes a call that goes on while the guest does other things.
     pub(crate) fn start(&mut self, call: Call) -> Trapped<Result<Resource<Job>, CallError>> {
-        self.check_budget()?;
+        if let Err(error) = self.admit()? {
+            return Ok(Err(error));
+        }
         if self.jobs >= limits::MAX_JOBS {
             return Ok(Err(CallError::exhausted(
                 "limit.jobs",
@@ -259,11 +330,11 @@ impl Guest {
             )
             .hint("wait for one, or drop it, before starting another")));
         }
-        let cancel = self.job_tokens.child_token();
+        let cancel = self.calls.child_token();
         let step: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
         let mut context = self.context(Arc::clone(&step), cancel.clone());
         let stack = Arc::clone(&self.setup.stack);
-        let job = Job::start(step, cancel, |log| {
+        let job = Job::start(step, cancel, &self.running, |log| {
             context.log = log;
             async move { stack.call(&context, call).await }
         });
@@ -282,70 +353,116 @@ impl Guest {
     }
 
     /// Joins parts. A part that is a handle is looked up, never read.
-    pub(crate) fn text(&self, parts: Vec<Part>) -> Trapped<Text> {
+    pub(crate) fn text(&mut self, parts: Vec<Part>) -> Trapped<Text> {
         let mut text = Text::default();
         let mut bytes = 0;
         for part in parts {
-            match part {
-                Part::Text(plain) => {
-                    bytes += plain.len();
-                    if bytes > limits::MAX_TEXT_BYTES {
-                        wasmtime::bail!(
-                            "a text of more than {} bytes; use a blob",
-                            limits::MAX_TEXT_BYTES
-                        );
-                    }
-                    text.append(plain.into());
-                }
-                Part::Value(handle) => text.append(self.table.get(&handle)?.0.clone()),
+            let piece = match part {
+                Part::Text(plain) => plain.into(),
+                Part::Value(handle) => self.table.get(&handle)?.0.clone(),
+            };
+            bytes += size(&piece);
+            if bytes > limits::MAX_TEXT_BYTES {
+                let limit = limits::MAX_TEXT_BYTES / 1024;
+                return Err(self.reached(format!(
+                    "its limit of {limit} KiB for one text; a blob may be larger"
+                )));
             }
+            text.append(piece);
+        }
+        self.call_text += bytes;
+        if self.call_text > limits::MAX_HELD_BYTES {
+            let limit = limits::MAX_HELD_BYTES / (1024 * 1024);
+            return Err(self.reached(format!("its limit of {limit} MiB of text in one call")));
         }
         Ok(text)
     }
 
-    pub(crate) fn texts(&self, list: Vec<Vec<Part>>) -> Trapped<Vec<Text>> {
+    pub(crate) fn texts(&mut self, list: Vec<Vec<Part>>) -> Trapped<Vec<Text>> {
         list.into_iter().map(|parts| self.text(parts)).collect()
     }
 
+    /// Counts bytes that a handle keeps on the host's side.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Trapped<()> {
+        self.held = self.held.saturating_add(bytes);
+        if self.held > limits::MAX_HELD_BYTES {
+            let limit = limits::MAX_HELD_BYTES / (1024 * 1024);
+            return Err(self.reached(format!("its limit of {limit} MiB in values and requests")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn let_go(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes);
+    }
+
     pub(crate) fn push_value(&mut self, text: Text) -> Trapped<Resource<ValueEntry>> {
+        self.hold(size(&text))?;
         Ok(self.table.push(ValueEntry(text))?)
     }
 
     /// Lines of the guest's own log, up to the step's budget.
     pub(crate) fn write_log(&mut self, level: Level, message: &str) -> Trapped<()> {
         if message.len() > limits::MAX_LOG_CALL_BYTES {
-            self.limiter.reached = Some(format!(
-                "its limit of {} KiB for one log message",
-                limits::MAX_LOG_CALL_BYTES / 1024
-            ));
-            wasmtime::bail!("log message too long");
+            let limit = limits::MAX_LOG_CALL_BYTES / 1024;
+            return Err(self.reached(format!("its limit of {limit} KiB for one log message")));
         }
         for line in message.lines() {
             self.log_lines += 1;
             self.log_bytes += line.len() as u64;
             if self.log_lines > limits::MAX_LOG_LINES || self.log_bytes > limits::MAX_LOG_BYTES {
-                self.limiter.reached = Some(format!(
+                return Err(self.reached(format!(
                     "its log limit of {} lines and {} MiB",
                     limits::MAX_LOG_LINES,
                     limits::MAX_LOG_BYTES / (1024 * 1024)
-                ));
-                wasmtime::bail!("log limit reached");
+                )));
             }
             self.setup.sink.log(level, line);
         }
         Ok(())
     }
 
-    /// Ends what the guest left open: jobs, then containers. Runs under its
-    /// own deadline, also after a cancel, a trap or a timeout.
+    /// Ends what the guest left open: its pending call, jobs, containers.
+    /// Nothing of them goes on when it returns, unless the far side does not
+    /// answer. Runs under its own deadline, also after a cancel, a trap or a
+    /// timeout.
     pub(crate) async fn clean_up(&mut self) {
-        self.job_tokens.cancel();
-        let containers = std::mem::take(&mut self.containers);
-        if containers.is_empty() {
-            return;
+        let deadline = Instant::now() + self.limits.cleanup;
+        self.calls.cancel();
+        self.running.close();
+        let (pending, running) = (self.pending.take(), self.running.clone());
+        let calls = async move {
+            let mut started = None;
+            if let Some(pending) = pending {
+                let answer = pending.answer.await;
+                if let (Some(engine), Ok(Reply::Id(id))) = (pending.starts, answer) {
+                    started = Some((engine, id));
+                }
+            }
+            running.wait().await;
+            started
+        };
+        let calls = tokio::time::timeout_at(deadline, calls);
+        let (ended, ()) = tokio::join!(calls, self.remove_containers(deadline));
+        match ended {
+            Ok(None) => {}
+            Ok(Some(container)) => {
+                // It came to be while the guest was being stopped.
+                self.containers.push(container);
+                self.remove_containers(deadline).await;
+            }
+            Err(_) => self.setup.sink.log(
+                Level::Warning,
+                &format!(
+                    "a call did not end within {} s of its cancel: what it does may go on",
+                    self.limits.cleanup.as_secs()
+                ),
+            ),
         }
-        let deadline = Instant::now() + limits::CLEANUP;
-        for (engine, id) in containers {
+    }
+
+    async fn remove_containers(&mut self, deadline: Instant) {
+        for (engine, id) in self.containers.clone() {
             if let Err(error) = self.remove_container(engine, id.clone(), 0, deadline).await {
                 self.setup.sink.log(
                     Level::Warning,
@@ -353,6 +470,7 @@ impl Guest {
                 );
             }
         }
+        self.containers.clear();
     }
 
     /// Removes a container even when the step is cancelled.
@@ -363,8 +481,7 @@ impl Guest {
         grace_ms: u32,
         deadline: Instant,
     ) -> Result<(), CallError> {
-        self.containers
-            .retain(|(at, other)| *at != engine || *other != id);
+        let gone = (engine.clone(), id.clone());
         let sink: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
         let mut context = self.context(sink, CancellationToken::new());
         context.deadline = deadline;
@@ -382,8 +499,21 @@ impl Guest {
                 ))
             });
         self.answered(None);
+        if answer.is_ok() {
+            // Only now: a guest that is stopped meanwhile leaves it to the end.
+            self.containers.retain(|known| *known != gone);
+        }
         answer.map(|_| ())
     }
+}
+
+/// What a text takes of the host's memory, roughly.
+pub(crate) fn size(text: &Text) -> usize {
+    let piece = |segment: &Segment| match segment {
+        Segment::Plain(text) => text.len(),
+        Segment::Secret { secret: name } | Segment::Unknown { unknown: name } => 64 + name.len(),
+    };
+    text.segments().iter().map(piece).sum()
 }
 
 /// A step's sink as the plain sink that calls want.

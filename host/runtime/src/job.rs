@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use windlass_model::{CallError, LogSink, LogStream, Reply};
 
 /// Lines that wait for a guest that does not read them; the oldest go first.
@@ -82,10 +83,12 @@ impl Drop for Job {
 }
 
 impl Job {
-    /// Starts `work`, which gets the sink for its output.
+    /// Starts `work`, which gets the sink for its output. `running` knows of it
+    /// until it has ended.
     pub(crate) fn start<F>(
         step: Arc<dyn LogSink>,
         cancel: CancellationToken,
+        running: &TaskTracker,
         work: impl FnOnce(Arc<dyn LogSink>) -> F,
     ) -> Self
     where
@@ -98,7 +101,7 @@ impl Job {
             shared: Arc::clone(&shared),
             changed: Arc::clone(&changed),
         }));
-        let task = tokio::spawn({
+        let task = running.spawn({
             let shared = Arc::clone(&shared);
             let changed = Arc::clone(&changed);
             async move {
@@ -200,6 +203,7 @@ mod tests {
         let mut job = Job::start(
             Arc::new(NoLog),
             CancellationToken::new(),
+            &TaskTracker::new(),
             |log| async move {
                 log.line(LogStream::Stdout, "one");
                 Ok(Reply::Done)
@@ -223,7 +227,12 @@ mod tests {
             assert!(!explode, "on purpose");
             Ok(Reply::Done)
         }
-        let mut job = Job::start(Arc::new(NoLog), CancellationToken::new(), |_| work(true));
+        let mut job = Job::start(
+            Arc::new(NoLog),
+            CancellationToken::new(),
+            &TaskTracker::new(),
+            |_| work(true),
+        );
         assert_eq!(
             job.wait().await.expect_err("panicked").code,
             "engine.job-panicked"

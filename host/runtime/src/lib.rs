@@ -19,5 +19,6 @@ mod runtime;
 pub use guest::{BlobEntry, ContainerEntry, EngineEntry, RequestEntry, ValueEntry};
 pub use guest::{Clock, Facts, Setup, StepSink};
 pub use job::Job;
+pub use limits::Limits;
 pub use plugin::{Description, Finding, Finished, OutputSpec, OutputType, Plugin, PluginError};
 pub use runtime::{Runtime, RuntimeOptions};

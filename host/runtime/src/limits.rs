@@ -1,4 +1,7 @@
-//! What one guest may use. Each constant names the attack that it stops.
+//! What one guest may use. Each constant names the attack that it stops; those
+//! in [`Limits`] are defaults.
+
+use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
@@ -18,14 +21,16 @@ pub const ASYNC_STACK_BYTES: usize = 2 * 1024 * 1024;
 /// Stops a component that takes minutes to compile.
 pub const MAX_COMPONENT_BYTES: usize = 64 * 1024 * 1024;
 /// How often the epoch moves, and a computing guest yields.
-pub const EPOCH: std::time::Duration = std::time::Duration::from_millis(10);
-/// Stops an endless loop: time that a guest spends computing, in epochs. Time
-/// spent waiting for a call does not count.
-pub const MAX_COMPUTE_EPOCHS: u64 = 60 * 100;
+pub const EPOCH: Duration = Duration::from_millis(10);
+/// Stops an endless loop: time that a guest spends computing. Time spent
+/// waiting for a call does not count.
+pub const MAX_COMPUTE: Duration = Duration::from_secs(60);
 /// Stops a guest that opens handles without end.
 pub const MAX_HANDLES: usize = 4096;
 /// Stops a guest that starts jobs without end.
 pub const MAX_JOBS: usize = 64;
+/// Stops a guest that fills an engine with containers.
+pub const MAX_CONTAINERS: usize = 64;
 /// Stops a log flood: lines and bytes that a step may write by itself.
 pub const MAX_LOG_LINES: u64 = 20_000;
 pub const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
@@ -42,23 +47,76 @@ pub const MAX_CALLS: u64 = 1_000_000;
 pub const MAX_GUEST_BLOB_BYTES: u64 = 64 * 1024 * 1024;
 /// What the host keeps of an HTTP body at most.
 pub const MAX_HTTP_BODY: u32 = 1024 * 1024;
-/// Parts of one text, and its plain bytes.
+/// One text, with the values in it: a guest may name one large value in a
+/// million parts.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
+/// Stops a guest that fills the host's memory through handles: bytes of its
+/// values and of requests that it prepares.
+pub const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
+/// What a guest says about a failure goes to the journal and to every
+/// reporter: the rest is cut off.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024;
+/// As above, for codes, names and versions.
+pub const MAX_NAME_BYTES: usize = 128;
+/// Findings of one preflight.
+pub const MAX_FINDINGS: usize = 100;
+/// Requests and configuration schema of one `describe`.
+pub const MAX_REQUESTS: usize = 1000;
+pub const MAX_SCHEMA_BYTES: usize = 1024 * 1024;
 /// How long a cancelled guest may take to end by itself.
-pub const CANCEL_GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+pub const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long the host's clean-up after a step may take: CI kills 7.5 s after
 /// its first signal.
-pub const CLEANUP: std::time::Duration = std::time::Duration::from_secs(7);
+pub const CLEANUP: Duration = Duration::from_secs(7);
 /// `describe` has no capability to wait for.
-pub const MAX_DESCRIBE: std::time::Duration = std::time::Duration::from_secs(10);
+pub const MAX_DESCRIBE: Duration = Duration::from_secs(10);
+
+/// The limits that differ between uses: a test is not to wait for a minute, an
+/// interpreter may need more memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub memory_bytes: usize,
+    /// Time spent computing.
+    pub compute: Duration,
+    pub calls: u64,
+    /// For `describe`.
+    pub describe: Duration,
+    pub cancel_grace: Duration,
+    pub cleanup: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: MAX_MEMORY_BYTES,
+            compute: MAX_COMPUTE,
+            calls: MAX_CALLS,
+            describe: MAX_DESCRIBE,
+            cancel_grace: CANCEL_GRACE,
+            cleanup: CLEANUP,
+        }
+    }
+}
 
 /// Counts what a store uses, and remembers which limit was reached: the trap
 /// that follows in the guest says only that an allocation failed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Limiter {
+    max_memory_bytes: usize,
     pub memory_bytes: usize,
     pub peak_memory_bytes: usize,
     pub reached: Option<String>,
+}
+
+impl Limiter {
+    pub fn new(max_memory_bytes: usize) -> Self {
+        Self {
+            max_memory_bytes,
+            memory_bytes: 0,
+            peak_memory_bytes: 0,
+            reached: None,
+        }
+    }
 }
 
 impl ResourceLimiter for Limiter {
@@ -68,11 +126,13 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes.saturating_add(desired - current);
-        if total > MAX_MEMORY_BYTES {
+        let total = self
+            .memory_bytes
+            .saturating_add(desired.saturating_sub(current));
+        if total > self.max_memory_bytes {
             self.reached = Some(format!(
                 "its memory limit of {} MiB",
-                MAX_MEMORY_BYTES / (1024 * 1024)
+                self.max_memory_bytes / (1024 * 1024)
             ));
             return Ok(false);
         }

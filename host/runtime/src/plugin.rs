@@ -1,17 +1,21 @@
 //! A loaded plugin: what it says of itself, and how it is run.
 
+use std::sync::Arc;
+
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 use tokio::time::Instant;
-use wasmtime::component::{Component, InstancePre, Linker};
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::{Component, InstancePre, Linker, ResourceTableError};
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtxBuilder;
 use windlass_model::event::{Level, Severity};
 use windlass_model::{CallError, ErrorKind, PluginDigest};
 
 use crate::bindings::exports::windlass::plugin as exports;
+use crate::capabilities::cut;
 use crate::guest::{Guest, LastAnswer, Setup};
-use crate::limits;
+use crate::limits::{self, Limits};
 use crate::output::Capture;
 
 /// The version of `windlass:plugin` that this host has.
@@ -78,6 +82,18 @@ pub enum OutputType {
     Json,
 }
 
+impl OutputType {
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::Json => "json",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct OutputSpec {
     pub name: String,
@@ -120,15 +136,16 @@ pub struct Finished {
 #[derive(Clone)]
 pub struct Plugin {
     engine: Engine,
+    limits: Arc<Limits>,
     pre: InstancePre<Guest>,
     name: String,
     pub digest: PluginDigest,
     pub description: Description,
     /// Names of the interfaces it imports.
     pub imports: Vec<String>,
-    step: std::sync::Arc<exports::step::GuestIndices>,
-    preflight: Option<std::sync::Arc<exports::preflight::GuestIndices>>,
-    rollback: Option<std::sync::Arc<exports::rollback::GuestIndices>>,
+    step: Arc<exports::step::GuestIndices>,
+    preflight: Option<Arc<exports::preflight::GuestIndices>>,
+    rollback: Option<Arc<exports::rollback::GuestIndices>>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -144,6 +161,7 @@ impl Plugin {
     pub(crate) async fn new(
         engine: Engine,
         linker: &Linker<Guest>,
+        limits: Arc<Limits>,
         name: &str,
         component: Component,
         digest: PluginDigest,
@@ -176,7 +194,7 @@ impl Plugin {
         let pre = linker.instantiate_pre(&component).map_err(invalid)?;
         let step = exports::step::GuestIndices::new(&pre).map_err(invalid)?;
         let mut plugin = Self {
-            step: std::sync::Arc::new(step),
+            step: Arc::new(step),
             preflight: exports::preflight::GuestIndices::new(&pre)
                 .ok()
                 .map(Into::into),
@@ -184,6 +202,7 @@ impl Plugin {
                 .ok()
                 .map(Into::into),
             engine,
+            limits,
             pre,
             name: name.to_owned(),
             digest,
@@ -204,7 +223,7 @@ impl Plugin {
     }
 
     async fn describe(&self) -> Result<Description, PluginError> {
-        let setup = Setup::without_capabilities(Instant::now() + limits::MAX_DESCRIBE);
+        let setup = Setup::without_capabilities(Instant::now() + self.limits.describe);
         let (result, _) = self
             .enter(setup, async |store, plugin| {
                 let instance = plugin.pre.instantiate_async(&mut *store).await?;
@@ -217,6 +236,27 @@ impl Plugin {
             error,
         };
         let said = result.map_err(failed)?;
+        let too_much = |what: &str, is: usize, may_be: usize| {
+            failed(CallError::exhausted(
+                "plugin.description",
+                format!("{what}: {is}, where {may_be} is the limit"),
+            ))
+        };
+        for (what, is, may_be) in [
+            ("outputs", said.outputs.len(), limits::MAX_OUTPUTS),
+            ("requests", said.requests.len(), limits::MAX_REQUESTS),
+            (
+                "bytes of configuration schema",
+                said.config_schema.len(),
+                limits::MAX_SCHEMA_BYTES,
+            ),
+        ] {
+            if is > may_be {
+                return Err(too_much(what, is, may_be));
+            }
+        }
+        let name = |text: String| cut(text, limits::MAX_NAME_BYTES);
+        let summary = |text: String| cut(text, limits::MAX_MESSAGE_BYTES);
         let config_schema = serde_json::from_str(&said.config_schema).map_err(|error| {
             failed(CallError::invalid(
                 "plugin.schema",
@@ -224,22 +264,22 @@ impl Plugin {
             ))
         })?;
         Ok(Description {
-            name: said.name,
-            version: said.version,
-            summary: said.summary,
+            name: name(said.name),
+            version: name(said.version),
+            summary: summary(said.summary),
             config_schema,
             outputs: said
                 .outputs
                 .into_iter()
                 .map(|output| OutputSpec {
-                    name: output.name,
+                    name: name(output.name),
                     kind: match output.kind {
                         exports::step::OutputType::Text => OutputType::Text,
                         exports::step::OutputType::Number => OutputType::Number,
                         exports::step::OutputType::Boolean => OutputType::Boolean,
                         exports::step::OutputType::Json => OutputType::Json,
                     },
-                    summary: output.summary,
+                    summary: summary(output.summary),
                 })
                 .collect(),
             requests: said.requests,
@@ -251,6 +291,7 @@ impl Plugin {
     /// Runs the step. Always comes back: at the deadline, or shortly after a
     /// cancel, the guest is stopped; then what it left open is cleaned up.
     pub async fn run(&self, setup: Setup) -> Finished {
+        let cancel = setup.cancel.clone();
         let (result, guest) = self
             .enter(setup, async |store, plugin| {
                 let instance = plugin.pre.instantiate_async(&mut *store).await?;
@@ -260,7 +301,7 @@ impl Plugin {
             .await;
         let result = match result {
             Ok(Ok(())) => self.check_outputs(&guest.outputs),
-            Ok(Err(error)) => Err(error.into()),
+            Ok(Err(error)) => Err(claimed(error.into(), &cancel)),
             Err(error) => Err(error),
         };
         Finished {
@@ -286,10 +327,13 @@ impl Plugin {
         Ok(result?
             .map_err(CallError::from)?
             .into_iter()
+            .take(limits::MAX_FINDINGS)
             .map(|finding| Finding {
                 severity: finding.severity.into(),
-                message: finding.message,
-                hint: finding.hint,
+                message: cut(finding.message, limits::MAX_MESSAGE_BYTES),
+                hint: finding
+                    .hint
+                    .map(|hint| cut(hint, limits::MAX_MESSAGE_BYTES)),
             })
             .collect())
     }
@@ -325,18 +369,21 @@ impl Plugin {
                     ),
                 ));
             };
-            let fits = match spec.kind {
-                OutputType::Text => value.is_string(),
-                OutputType::Number => value.is_number(),
-                OutputType::Boolean => value.is_boolean(),
-                OutputType::Json => true,
-            };
+            let fits = value.get("$unknown").is_some()
+                || match spec.kind {
+                    OutputType::Text => value.is_string(),
+                    OutputType::Number => value.is_number(),
+                    OutputType::Boolean => value.is_boolean(),
+                    OutputType::Json => true,
+                };
             if !fits {
                 return Err(CallError::invalid(
                     "plugin.output-type",
                     format!(
-                        "plugin {} set output {name} to {value}, which is no {:?}",
-                        self.name, spec.kind
+                        "plugin {} set output {name} to {}, which is no {}",
+                        self.name,
+                        cut(value.to_string(), limits::MAX_NAME_BYTES),
+                        spec.kind.name()
                     ),
                 ));
             }
@@ -365,18 +412,18 @@ impl Plugin {
             .allow_udp(false)
             .allow_ip_name_lookup(false);
         let (deadline, cancel) = (setup.deadline, setup.cancel.clone());
-        let mut store = Store::new(&self.engine, Guest::new(setup, wasi.build(), now));
+        let mut store = Store::new(
+            &self.engine,
+            Guest::new(setup, Arc::clone(&self.limits), wasi.build(), now),
+        );
         store.limiter(|guest| &mut guest.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut context| {
             let guest = context.data_mut();
             guest.compute = guest.compute.saturating_sub(1);
             if guest.compute == 0 {
-                let seconds = limits::EPOCH
-                    .saturating_mul(u32::try_from(limits::MAX_COMPUTE_EPOCHS).unwrap_or(u32::MAX))
-                    .as_secs();
-                guest.limiter.reached = Some(format!("its limit of {seconds} s of computing"));
-                wasmtime::bail!("computed for too long");
+                let seconds = guest.limits.compute.as_secs_f64();
+                return Err(guest.reached(format!("its limit of {seconds} s of computing")));
             }
             Ok(UpdateDeadline::Yield(1))
         });
@@ -395,7 +442,7 @@ impl Plugin {
                 stop = stopped => {
                     // The pending call answers `cancelled` or `timeout`; the
                     // guest may still say what it makes of it.
-                    match tokio::time::timeout(limits::CANCEL_GRACE, work).await {
+                    match tokio::time::timeout(self.limits.cancel_grace, work).await {
                         Ok(result) => Ended::Result(result),
                         Err(_) => Ended::Stopped(stop),
                     }
@@ -413,8 +460,13 @@ impl Plugin {
             .hint("raise `timeout` of the step, or find out in its log what it waits for")),
         };
         let mut guest = store.into_data();
-        for line in stdout.text().lines().take(1000) {
+        for line in stdout.text().lines().take(PRINTED_LINES) {
             guest.setup.sink.log(Level::Info, line);
+        }
+        let bad = matches!(&result, Err(error) if error.code == TRAPPED);
+        let level = if bad { Level::Error } else { Level::Info };
+        for line in stderr.text().lines().take(PRINTED_LINES) {
+            guest.setup.sink.log(level, line);
         }
         guest.clean_up().await;
         (result, guest)
@@ -422,22 +474,30 @@ impl Plugin {
 
     fn trapped(&self, trap: &wasmtime::Error, guest: &Guest, stderr: &Capture) -> CallError {
         let name = &self.name;
-        if let Some(limit) = &guest.limiter.reached {
+        let mut limit = guest.limiter.reached.clone();
+        if let Some(ResourceTableError::Full) = trap.downcast_ref() {
+            limit = Some(format!("its limit of {} handles", limits::MAX_HANDLES));
+        }
+        if let Some(wasmtime::Trap::StackOverflow) = trap.downcast_ref() {
+            let kib = limits::MAX_WASM_STACK_BYTES / 1024;
+            limit = Some(format!("its stack limit of {kib} KiB"));
+        }
+        if let Some(limit) = limit {
             return CallError::exhausted("plugin.limit", format!("plugin {name} reached {limit}"))
                 .hint("it was stopped; nothing else was affected");
         }
         let said = stderr.text();
         // Rust's panics: `thread '…' panicked at file:line:column:` and the
-        // message on the next line.
-        let panic = said
+        // message on the next line; the SDK's hook has both on one.
+        let mut panic = said
             .lines()
             .skip_while(|line| !line.contains("panicked at"))
-            .take(2)
-            .map(str::trim)
-            .collect::<Vec<_>>()
-            .join(" ");
-        let reason = if !panic.is_empty() {
-            panic
+            .map(str::trim);
+        let reason = if let Some(first) = panic.next() {
+            match panic.next().filter(|_| first.ends_with(':')) {
+                Some(second) => format!("{first} {second}"),
+                None => first.to_owned(),
+            }
         } else if let Some(code) = trap.downcast_ref::<wasmtime_wasi::I32Exit>() {
             format!("it called exit({})", code.0)
         } else if let Some(trap) = trap.downcast_ref::<wasmtime::Trap>() {
@@ -445,21 +505,36 @@ impl Plugin {
         } else {
             trap.root_cause().to_string()
         };
-        for line in said.lines().take(200) {
-            guest.setup.sink.log(Level::Error, line);
-        }
         if let Some(backtrace) = trap.downcast_ref::<wasmtime::WasmBacktrace>() {
-            for line in backtrace.to_string().lines().take(60) {
+            for line in backtrace.to_string().lines().take(BACKTRACE_LINES) {
                 guest.setup.sink.log(Level::Debug, line);
             }
         }
         CallError::new(
             ErrorKind::Internal,
-            "plugin.trapped",
-            format!("plugin {name} trapped: {reason}"),
+            TRAPPED,
+            format!(
+                "plugin {name} trapped: {}",
+                cut(reason, limits::MAX_MESSAGE_BYTES)
+            ),
         )
         .hint("this is a bug of the plugin; its log has what it printed, and the backtrace")
     }
+}
+
+/// The code of a guest's trap.
+const TRAPPED: &str = "plugin.trapped";
+/// Lines of stdout and of stderr that go to the step's log.
+const PRINTED_LINES: usize = 1000;
+const BACKTRACE_LINES: usize = 60;
+
+/// An error as the guest gives it. `cancelled` is for what the run's own cancel
+/// ended: a job that the guest itself cancelled is a failure like others.
+fn claimed(mut error: CallError, cancel: &CancellationToken) -> CallError {
+    if error.kind == ErrorKind::Cancelled && !cancel.is_cancelled() {
+        error.kind = ErrorKind::Unavailable;
+    }
+    error
 }
 
 enum Stop {
@@ -507,9 +582,9 @@ impl Setup {
             run: windlass_model::RunId(Default::default()),
             step: windlass_model::StepKey::new("describe", None),
             attempt: 1,
-            stack: std::sync::Arc::new(Nothing),
-            sink: std::sync::Arc::new(Nothing),
-            clock: std::sync::Arc::new(Nothing),
+            stack: Arc::new(Nothing),
+            sink: Arc::new(Nothing),
+            clock: Arc::new(Nothing),
             blobs: Default::default(),
             deadline,
             cancel: Default::default(),

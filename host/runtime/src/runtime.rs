@@ -11,13 +11,14 @@ use windlass_model::PluginDigest;
 use crate::bindings;
 use crate::cache::Cache;
 use crate::guest::Guest;
-use crate::limits;
+use crate::limits::{self, Limits};
 use crate::plugin::{Plugin, PluginError};
 
 #[derive(Clone, Debug, Default)]
 pub struct RuntimeOptions {
     /// Where compiled code is kept; nowhere when absent.
     pub cache: Option<PathBuf>,
+    pub limits: Limits,
 }
 
 /// Loads plugins. Cheap to clone.
@@ -26,6 +27,7 @@ pub struct Runtime {
     engine: Engine,
     linker: Arc<Linker<Guest>>,
     cache: Cache,
+    limits: Arc<Limits>,
     _ticker: Arc<Ticker>,
 }
 
@@ -90,6 +92,7 @@ impl Runtime {
             .map_err(failed)?;
         Ok(Self {
             cache: Cache::new(options.cache, &engine),
+            limits: Arc::new(options.limits),
             _ticker: Arc::new(ticker(&engine)?),
             linker: Arc::new(linker),
             engine,
@@ -139,6 +142,7 @@ impl Runtime {
         Plugin::new(
             self.engine.clone(),
             &self.linker,
+            Arc::clone(&self.limits),
             name,
             component,
             PluginDigest::new(digest),

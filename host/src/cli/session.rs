@@ -41,7 +41,11 @@ pub(crate) fn runtime(terminal: &Terminal) -> Result<Runtime, Exit> {
     let cache = etcetera::choose_base_strategy()
         .ok()
         .map(|dirs| dirs.cache_dir().join("windlass").join("compiled"));
-    Runtime::new(RuntimeOptions { cache }).map_err(|error| {
+    Runtime::new(RuntimeOptions {
+        cache,
+        ..RuntimeOptions::default()
+    })
+    .map_err(|error| {
         terminal.error(&error.to_string(), None);
         Exit::Engine
     })
@@ -152,6 +156,7 @@ impl Session {
         let base = scratch_base();
         let scratch = tempfile::Builder::new()
             .prefix(SCRATCH_PREFIX)
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .tempdir_in(&base)
             .map_err(|error| {
                 terminal.error(

@@ -4,6 +4,7 @@ use windlass_model::{CallError, ErrorKind, Reply};
 
 use crate::bindings::exports::windlass::plugin::preflight;
 use crate::bindings::windlass::plugin::types;
+use crate::limits;
 
 /// Expects one kind of reply, and gives the interface's error otherwise.
 macro_rules! reply {
@@ -61,13 +62,22 @@ impl From<CallError> for types::Error {
     }
 }
 
+/// No more of a guest's words than people read.
+pub(crate) fn cut(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max));
+        text.push_str(" […]");
+    }
+    text
+}
+
 impl From<types::Error> for CallError {
     fn from(error: types::Error) -> Self {
         Self {
             kind: error.kind.into(),
-            code: error.code,
-            message: error.message,
-            hint: error.hint,
+            code: cut(error.code, limits::MAX_NAME_BYTES),
+            message: cut(error.message, limits::MAX_MESSAGE_BYTES),
+            hint: error.hint.map(|hint| cut(hint, limits::MAX_MESSAGE_BYTES)),
             retryable: error.retryable,
         }
     }

@@ -170,6 +170,14 @@ impl docker::HostEngine for Guest {
         engine: Resource<EngineEntry>,
         spec: docker::RunSpec,
     ) -> Answer<Resource<ContainerEntry>> {
+        if self.containers.len() >= limits::MAX_CONTAINERS {
+            return Ok(Err(windlass_model::CallError::exhausted(
+                "limit.containers",
+                format!("the step has {} containers", limits::MAX_CONTAINERS),
+            )
+            .hint("remove one before starting another")
+            .into()));
+        }
         let mut env = Vec::new();
         for variable in spec.env {
             env.push((variable.name, self.text(variable.value)?));
@@ -258,7 +266,8 @@ impl docker::HostContainer for Guest {
     async fn remove(&mut self, container: Resource<ContainerEntry>, grace_ms: u32) -> Answer<()> {
         let (engine, id) = self.container(&container)?;
         let grace_ms = grace_ms.min(60_000);
-        let deadline = Instant::now() + Duration::from_millis(grace_ms.into()) + limits::CLEANUP;
+        let deadline =
+            Instant::now() + Duration::from_millis(grace_ms.into()) + self.limits.cleanup;
         Ok(self
             .remove_container(engine, id, grace_ms, deadline)
             .await
@@ -272,7 +281,7 @@ impl docker::HostContainer for Guest {
             .iter()
             .any(|(engine, id)| *engine == entry.engine && *id == entry.id)
         {
-            let deadline = Instant::now() + limits::CLEANUP;
+            let deadline = Instant::now() + self.limits.cleanup;
             if let Err(error) = self
                 .remove_container(entry.engine, entry.id.clone(), 0, deadline)
                 .await

@@ -135,6 +135,10 @@ impl context::Host for Guest {
 
     async fn output(&mut self, name: String, value: Vec<Part>) -> Answer<()> {
         let text = self.text(value)?;
+        if !text.is_known() && text.secrets().next().is_none() {
+            let unknown = serde_json::json!({ "$unknown": text.to_string() });
+            return Ok(self.set_output(name, unknown));
+        }
         let Some(plain) = text.as_plain() else {
             return Ok(Err(CallError::denied(
                 "context.secret-output",

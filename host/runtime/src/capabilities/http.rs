@@ -7,7 +7,7 @@ use windlass_model::{CallError, Reply, TargetName};
 use super::convert::reply;
 use crate::bindings::windlass::plugin::values::Part;
 use crate::bindings::windlass::plugin::{http, types};
-use crate::guest::{BlobEntry, Guest, RequestEntry, Trapped};
+use crate::guest::{BlobEntry, Guest, RequestEntry, Trapped, size};
 use crate::limits;
 
 /// The longest exchange that a guest may ask for.
@@ -20,7 +20,11 @@ impl http::Host for Guest {}
 impl http::HostRequest for Guest {
     async fn new(&mut self, method: String, url: Vec<Part>) -> Trapped<Resource<RequestEntry>> {
         let url = self.text(url)?;
-        Ok(self.table.push(RequestEntry::new(method, url))?)
+        let bytes = method.len() + size(&url);
+        self.hold(bytes)?;
+        let mut entry = RequestEntry::new(method, url);
+        entry.held = bytes;
+        Ok(self.table.push(entry)?)
     }
 
     async fn header(
@@ -30,17 +34,24 @@ impl http::HostRequest for Guest {
         value: Vec<Part>,
     ) -> Trapped<()> {
         let value = self.text(value)?;
-        let headers = &mut self.table.get_mut(&request)?.0.headers;
-        if headers.len() >= MAX_HEADERS {
-            wasmtime::bail!("a request with more than {MAX_HEADERS} headers");
+        if self.table.get(&request)?.call.headers.len() >= MAX_HEADERS {
+            return Err(self.reached(format!("its limit of {MAX_HEADERS} headers in a request")));
         }
-        headers.push((name, value));
+        let bytes = name.len() + size(&value);
+        self.hold(bytes)?;
+        let entry = self.table.get_mut(&request)?;
+        entry.held += bytes;
+        entry.call.headers.push((name, value));
         Ok(())
     }
 
     async fn body(&mut self, request: Resource<RequestEntry>, body: Vec<Part>) -> Trapped<()> {
         let body = self.text(body)?;
-        self.table.get_mut(&request)?.0.body = HttpBody::Text(body);
+        let bytes = size(&body);
+        self.hold(bytes)?;
+        let entry = self.table.get_mut(&request)?;
+        entry.held += bytes;
+        entry.call.body = HttpBody::Text(body);
         Ok(())
     }
 
@@ -50,7 +61,7 @@ impl http::HostRequest for Guest {
         body: Resource<BlobEntry>,
     ) -> Trapped<()> {
         let body = self.blob_reference(&body)?;
-        self.table.get_mut(&request)?.0.body = HttpBody::Blob(body);
+        self.table.get_mut(&request)?.call.body = HttpBody::Blob(body);
         Ok(())
     }
 
@@ -59,22 +70,22 @@ impl http::HostRequest for Guest {
         request: Resource<RequestEntry>,
         timeout_ms: u32,
     ) -> Trapped<()> {
-        self.table.get_mut(&request)?.0.timeout_ms = timeout_ms.clamp(1, MAX_TIMEOUT_MS);
+        self.table.get_mut(&request)?.call.timeout_ms = timeout_ms.clamp(1, MAX_TIMEOUT_MS);
         Ok(())
     }
 
     async fn max_redirects(&mut self, request: Resource<RequestEntry>, count: u8) -> Trapped<()> {
-        self.table.get_mut(&request)?.0.max_redirects = count.min(10);
+        self.table.get_mut(&request)?.call.max_redirects = count.min(10);
         Ok(())
     }
 
     async fn via(&mut self, request: Resource<RequestEntry>, target: String) -> Trapped<()> {
-        self.table.get_mut(&request)?.0.via = Some(TargetName::new(target));
+        self.table.get_mut(&request)?.call.via = Some(TargetName::new(target));
         Ok(())
     }
 
     async fn max_body(&mut self, request: Resource<RequestEntry>, bytes: u32) -> Trapped<()> {
-        self.table.get_mut(&request)?.0.max_body = bytes.min(limits::MAX_HTTP_BODY);
+        self.table.get_mut(&request)?.call.max_body = bytes.min(limits::MAX_HTTP_BODY);
         Ok(())
     }
 
@@ -82,7 +93,7 @@ impl http::HostRequest for Guest {
         &mut self,
         request: Resource<RequestEntry>,
     ) -> Trapped<Result<http::Response, types::Error>> {
-        let call = self.table.get(&request)?.0.clone();
+        let call = self.table.get(&request)?.call.clone();
         if call.method.is_empty() || !call.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
             return Ok(Err(CallError::invalid(
                 "http.method",
@@ -103,7 +114,8 @@ impl http::HostRequest for Guest {
     }
 
     async fn drop(&mut self, request: Resource<RequestEntry>) -> Trapped<()> {
-        self.table.delete(request)?;
+        let entry = self.table.delete(request)?;
+        self.let_go(entry.held);
         Ok(())
     }
 }

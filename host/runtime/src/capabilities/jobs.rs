@@ -8,6 +8,7 @@ use windlass_model::{CallError, LogStream, Reply};
 use crate::bindings::windlass::plugin::{jobs, types};
 use crate::guest::{Guest, Trapped};
 use crate::job::{Job, JobEvent};
+use crate::limits;
 
 impl jobs::Host for Guest {
     async fn select(
@@ -15,6 +16,10 @@ impl jobs::Host for Guest {
         handles: Vec<Resource<Job>>,
         timeout_ms: u32,
     ) -> Trapped<Result<Option<u32>, types::Error>> {
+        if handles.len() > limits::MAX_JOBS {
+            let limit = limits::MAX_JOBS;
+            return Err(self.reached(format!("its limit of {limit} jobs in one `select`")));
+        }
         let end = tokio::time::Instant::now() + Duration::from_millis(timeout_ms.into());
         let cancel = self.setup.cancel.clone();
         loop {

@@ -13,7 +13,7 @@ use crate::job::Job;
 type Answer<T> = Trapped<Result<T, types::Error>>;
 
 impl Guest {
-    fn release_variables(&self, variables: Vec<releases::Variable>) -> Trapped<Variables> {
+    fn release_variables(&mut self, variables: Vec<releases::Variable>) -> Trapped<Variables> {
         variables
             .into_iter()
             .map(|variable| Ok((variable.name, self.text(variable.value)?)))

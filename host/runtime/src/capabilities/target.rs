@@ -19,7 +19,7 @@ fn compose(compose: target::Compose) -> Compose {
 }
 
 impl Guest {
-    fn file_op(&self, op: target::Op) -> Trapped<FileOp> {
+    fn file_op(&mut self, op: target::Op) -> Trapped<FileOp> {
         Ok(match op {
             target::Op::MakeDirectory(directory) => FileOp::MakeDirectory {
                 path: directory.path,

@@ -6,7 +6,7 @@ use windlass_model::{CallError, Segment, Text};
 
 use super::convert::reply;
 use crate::bindings::windlass::plugin::{types, values};
-use crate::guest::{Guest, Trapped, ValueEntry};
+use crate::guest::{Guest, Trapped, ValueEntry, size};
 
 impl types::Host for Guest {}
 impl values::Host for Guest {}
@@ -54,7 +54,8 @@ impl values::HostValue for Guest {
     }
 
     async fn drop(&mut self, value: Resource<ValueEntry>) -> Trapped<()> {
-        self.table.delete(value)?;
+        let entry = self.table.delete(value)?;
+        self.let_go(size(&entry.0));
         Ok(())
     }
 }

@@ -1,0 +1,8 @@
+//! Panics in `describe`.
+
+guests::describing!({
+    if std::hint::black_box(true) {
+        panic!("no description today");
+    }
+    guests::sound()
+});
