@@ -4,6 +4,7 @@
 //! The engine's own effects (lease, releases that are marked good or put back)
 //! go through the same layers as a guest's, under the step name `@engine`.
 
+mod away;
 mod bus;
 mod changes;
 mod lease;
@@ -41,6 +42,7 @@ use windlass_runtime::{Clock, Facts};
 
 use crate::exit::Exit;
 use crate::plugins::PluginSet;
+use away::Away;
 pub use bus::Bus;
 use changes::{Changes, Place};
 pub use policy::{policy_for, requests_of, uncovered};
@@ -293,7 +295,8 @@ pub async fn restore(
 ) -> RunResult {
     let clock = Instant::now();
     let (context, _) = Context::new(input);
-    let (failure, lease, restored) = match lease::acquire(&context).await {
+    let mut away = Away::default();
+    let (failure, lease, restored) = match lease::acquire(&context, &mut away).await {
         Err(error) => (Some((None, error)), None, BTreeMap::new()),
         Ok(lease) => {
             let (failure, restored) = rollback::to_release(&context, places, to).await;
@@ -315,10 +318,11 @@ struct Held {
 /// Preflight, lease, steps. Gives the first failure.
 async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Held) {
     let mut held = Held::default();
-    if let Err(failure) = preflight::check(context, reused).await {
-        return (Some(failure), held);
-    }
-    match lease::acquire(context).await {
+    let mut away = match preflight::check(context, reused).await {
+        Ok(away) => away,
+        Err(failure) => return (Some(failure), held),
+    };
+    match lease::acquire(context, &mut away).await {
         Ok(holding) => held.lease = holding,
         Err(error) => return (Some((None, error)), held),
     }
@@ -329,7 +333,7 @@ async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Hel
             None => std::future::pending().await,
         }
     };
-    let steps = schedule::run(context, reused);
+    let steps = schedule::run(context, reused, &away);
     tokio::pin!(steps);
     let failure = tokio::select! {
         failure = &mut steps => failure,

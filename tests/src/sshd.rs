@@ -1,8 +1,8 @@
 //! OpenSSH's server on loopback, with keys, known_hosts and environment of its own.
 //!
 //! Sessions run as the user of the test, in a real login shell; the server's
-//! `SetEnv` gives them the PATH, the Docker engine and the Compose plug-in of the
-//! rig, so the session is a server that has Docker installed.
+//! `SetEnv` gives them a home of their own, the PATH, the Docker engine and the
+//! Compose plug-in of the rig, so the session is a server that has Docker installed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -337,6 +337,7 @@ impl ServerFiles {
         let client_key = keygen(&scratch.join("client"))?;
         scratch.write("authorized_keys", format!("{client_key}\n"))?;
         scratch.dir("srv")?;
+        scratch.dir("home")?;
         let port = match wanted.port {
             Some(port) => port,
             None => free_port(wanted.ip)?,
@@ -394,15 +395,16 @@ fn config(wanted: &Builder, scratch: &Scratch, address: SocketAddr) -> String {
         ),
     ];
     lines.extend(wanted.extra.iter().cloned());
-    if !wanted.env.is_empty() {
-        // Only the first SetEnv line counts, so all of them stand on one.
-        let pairs: Vec<String> = wanted
-            .env
-            .iter()
-            .map(|(name, value)| format!("\"{name}={value}\""))
-            .collect();
-        lines.push(format!("SetEnv {}", pairs.join(" ")));
-    }
+    // A home of its own: leases lie there, and the user's is no part of a test.
+    let mut env = wanted.env.clone();
+    env.entry("HOME".to_owned())
+        .or_insert_with(|| scratch.join("home").display().to_string());
+    // Only the first SetEnv line counts, so all of them stand on one.
+    let pairs: Vec<String> = env
+        .iter()
+        .map(|(name, value)| format!("\"{name}={value}\""))
+        .collect();
+    lines.push(format!("SetEnv {}", pairs.join(" ")));
     lines.join("\n") + "\n"
 }
 

@@ -53,6 +53,15 @@ impl Workspace {
         Ok(workspace)
     }
 
+    /// A repository whose first commit, pushed, holds this manifest.
+    pub fn with_manifest(manifest: &str) -> Result<Self> {
+        let workspace = Self::empty()?;
+        workspace.write("windlass.toml", manifest)?;
+        workspace.commit("Say what is deployed")?;
+        workspace.git(["push", "--quiet", "--set-upstream", "origin", "main"])?;
+        Ok(workspace)
+    }
+
     /// A copy of `examples/observer` with the built binary, committed and pushed.
     pub fn observer() -> Result<Self> {
         let workspace = Self::empty()?;

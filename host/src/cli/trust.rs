@@ -40,6 +40,9 @@ async fn record(args: TrustArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         .iter()
         .map(|target| target.name.as_str())
         .collect();
+    if args.target == "local" {
+        return Err(this_machine(&args.target, terminal));
+    }
     let Some(target) = session
         .graph
         .targets
@@ -53,11 +56,7 @@ async fn record(args: TrustArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         return Err(Exit::Invalid);
     };
     let Address::Ssh(spec) = &target.address else {
-        terminal.error(
-            &format!("{} is this machine: it has no host key", args.target),
-            None,
-        );
-        return Err(Exit::Invalid);
+        return Err(this_machine(&args.target, terminal));
     };
     let path = match &spec.known_hosts {
         KnownHosts::File(path) => session.project.root.join(path),
@@ -136,6 +135,14 @@ async fn record(args: TrustArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     })?;
     terminal.say(&format!("recorded in {}", path.display()));
     Ok(Exit::Succeeded)
+}
+
+fn this_machine(target: &str, terminal: &Terminal) -> Exit {
+    terminal.error(
+        &format!("{target} is this machine: it has no host key"),
+        None,
+    );
+    Exit::Invalid
 }
 
 async fn scan(

@@ -10,6 +10,7 @@ use windlass_model::call::{Call, LeaseCall, LeaseOp};
 use windlass_model::event::{Event, Level};
 use windlass_model::{CallError, Reply, TargetName};
 
+use super::away::Away;
 use super::{Context, millis};
 
 const CALL: Duration = Duration::from_secs(30);
@@ -59,19 +60,30 @@ fn call(target: &TargetName, path: &str, op: LeaseOp) -> Call {
 }
 
 /// Takes the lease on every active target, in the order of their names, so
-/// that two runs never wait for each other.
-pub(super) async fn acquire(context: &Arc<Context>) -> Result<Option<Holding>, CallError> {
+/// that two runs never wait for each other. A target that cannot be reached is
+/// noted as away.
+pub(super) async fn acquire(
+    context: &Arc<Context>,
+    away: &mut Away,
+) -> Result<Option<Holding>, CallError> {
     let path = path(&context.graph);
     let mut places = Vec::new();
     let ttl = context.graph.settings.lease_ttl;
     let give_up = Instant::now() + context.graph.settings.lease_wait;
     for target in &context.graph.active {
-        match acquire_one(context, target, &path, ttl, give_up).await {
-            Ok(()) => places.push((target.clone(), path.clone())),
-            Err(error) => {
-                release_all(context, &places).await;
-                return Err(error);
+        if away.why(target).is_some() {
+            continue;
+        }
+        let noted = match acquire_one(context, target, &path, ttl, give_up).await {
+            Ok(()) => {
+                places.push((target.clone(), path.clone()));
+                Ok(())
             }
+            Err(error) => away.note(context, target, error),
+        };
+        if let Err(error) = noted {
+            release_all(context, &places).await;
+            return Err(error);
         }
     }
     if places.is_empty() {

@@ -13,6 +13,7 @@ use windlass_model::event::{Event, Level};
 use windlass_model::{Call, CallContext, CallError, Capability, ErrorKind, Reply, StepKey};
 use windlass_runtime::Finding;
 
+use super::away::Away;
 use super::policy::complete;
 use super::step::setup;
 use super::{Context, Failure, is_problem, policy_for};
@@ -38,8 +39,9 @@ impl Capability for ReadsOnly {
 }
 
 /// Asks every selected step that has a preflight. The first problem, in the
-/// order of the graph, is the failure; all are shown.
-pub(super) async fn check(context: &Arc<Context>, reused: &Outputs) -> Result<(), Failure> {
+/// order of the graph, is the failure; all are shown. Gives the targets that
+/// cannot be reached while others can.
+pub(super) async fn check(context: &Arc<Context>, reused: &Outputs) -> Result<Away, Failure> {
     let mut asked = JoinSet::new();
     for (order, step) in context.graph.instances().into_iter().enumerate() {
         let context = Arc::clone(context);
@@ -52,6 +54,7 @@ pub(super) async fn check(context: &Arc<Context>, reused: &Outputs) -> Result<()
     let mut answers = asked.join_all().await;
     answers.sort_by_key(|(order, ..)| *order);
     let mut first = None;
+    let mut away = Away::default();
     for (_, step, answer) in answers {
         match answer {
             Ok(findings) => {
@@ -84,13 +87,19 @@ pub(super) async fn check(context: &Arc<Context>, reused: &Outputs) -> Result<()
                     message: error.message.clone(),
                     hint: error.hint.clone(),
                 });
-                first.get_or_insert((Some(step), error));
+                let noted = match &step.target {
+                    Some(target) => away.note(context, target, error),
+                    None => Err(error),
+                };
+                if let Err(error) = noted {
+                    first.get_or_insert((Some(step), error));
+                }
             }
         }
     }
     match first {
         Some(failure) => Err(failure),
-        None => Ok(()),
+        None => Ok(away),
     }
 }
 

@@ -10,11 +10,13 @@ use windlass_manifest::Outputs;
 use windlass_model::event::{Event, StepState};
 use windlass_model::{CallError, StepKey};
 
+use super::away::Away;
 use super::step::{Done, execute};
 use super::{Context, Failure, millis, satisfied};
 
-/// Runs all instances; gives the first failure.
-pub(super) async fn run(context: &Arc<Context>, reused: &Outputs) -> Option<Failure> {
+/// Runs all instances, but none on a target that is away; gives the first
+/// failure.
+pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -> Option<Failure> {
     let mut outputs = Outputs::default();
     let mut ended: BTreeMap<StepKey, StepState> = BTreeMap::new();
     let mut waiting = context.graph.instances();
@@ -26,7 +28,7 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs) -> Option<Fail
         let mut blocked = Vec::new();
         let mut progressed = false;
         for step in std::mem::take(&mut waiting) {
-            match next(context, &step, &ended, reused, &outputs) {
+            match next(context, &step, &ended, reused, away) {
                 Next::Wait => blocked.push(step),
                 Next::End(done) => {
                     progressed = true;
@@ -100,7 +102,7 @@ fn next(
     step: &StepKey,
     ended: &BTreeMap<StepKey, StepState>,
     reused: &Outputs,
-    outputs: &Outputs,
+    away: &Away,
 ) -> Next {
     let Some(node) = context.graph.step(step.name.as_str()) else {
         return Next::End(Done::skipped("it is not in the graph"));
@@ -113,7 +115,6 @@ fn next(
             reason: Some("left out by --only or --from".to_owned()),
         });
     }
-    let _ = outputs;
     if context.cancel.is_cancelled() {
         return Next::End(Done {
             state: StepState::Cancelled,
@@ -136,7 +137,11 @@ fn next(
             }
         }
     }
-    Next::Start
+    let target = step.target.as_ref();
+    match target.and_then(|target| away.why(target)) {
+        Some(error) => Next::End(Done::failed(error.clone())),
+        None => Next::Start,
+    }
 }
 
 fn finish(

@@ -25,7 +25,7 @@ pub(super) struct Done {
 }
 
 impl Done {
-    fn failed(error: CallError) -> Self {
+    pub(super) fn failed(error: CallError) -> Self {
         Self {
             state: if error.kind == ErrorKind::Cancelled {
                 StepState::Cancelled

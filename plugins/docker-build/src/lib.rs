@@ -10,6 +10,7 @@ use windlass_sdk::blobs::{self, ArchiveOptions, Blob};
 use windlass_sdk::docker::{BuildSecret, BuildSpec, Engine, Pair};
 use windlass_sdk::{
     Error, ErrorKind, OutputSpec, Plugin, Text, debug, facts, format, git, info, output, target,
+    warn,
 };
 
 /// Bytes of a `.dockerignore` that are read.
@@ -239,12 +240,20 @@ fn labels(mut labels: BTreeMap<String, String>) -> Result<BTreeMap<String, Strin
     Ok(labels)
 }
 
-/// The targets with their architectures.
+/// The targets with their architectures. One that is away does not keep the
+/// image from the others.
 fn architectures(targets: &[String]) -> Result<Vec<(String, String)>, Error> {
-    targets
-        .iter()
-        .map(|name| Ok((name.clone(), target::inspect(name)?.architecture)))
-        .collect()
+    let mut machines = Vec::new();
+    for name in targets {
+        match target::inspect(name) {
+            Ok(facts) => machines.push((name.clone(), facts.architecture)),
+            Err(error) if matches!(error.kind, ErrorKind::Timeout | ErrorKind::Unavailable) => {
+                warn!("whether {name} can run the image is not known: {}", error.message);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(machines)
 }
 
 fn pairs(map: BTreeMap<String, String>) -> Vec<Pair> {

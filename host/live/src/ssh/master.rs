@@ -54,6 +54,7 @@ impl Master {
         // Key and known hosts are needed until the login only.
         let files = tempfile::Builder::new()
             .prefix("k")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .tempdir_in(dir.path())
             .map_err(scratch)?;
         let key_file = key_file(config, target, spec, files.path())?;
@@ -429,7 +430,7 @@ async fn explain(
         )
         .hint(format!(
             "another machine may be answering: find out first; if the server was set up anew, \
-             remove its old line from known_hosts and run `windlass trust {target}`"
+             run `windlass trust {target} --replace`"
         ));
     }
     if has(&["key is known for", "Host key verification failed"]) {
