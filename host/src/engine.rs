@@ -11,6 +11,7 @@ mod lease;
 mod notify;
 mod policy;
 mod preflight;
+pub mod preview;
 mod rollback;
 mod schedule;
 mod step;
@@ -29,7 +30,7 @@ use windlass_manifest::manifest::RollbackMode;
 use windlass_manifest::{Graph, Outputs};
 use windlass_model::backend::NoLog;
 use windlass_model::event::{
-    Envelope, Event, Level, Outcome, RunFinished, RunStarted, Severity, StepNode, StepState,
+    Event, Level, Outcome, RunFinished, RunStarted, Severity, StepNode, StepState,
 };
 use windlass_model::grant::Grant;
 use windlass_model::reply::GitFacts;
@@ -273,17 +274,6 @@ pub async fn run(input: RunInput) -> RunResult {
     context
         .finish(failure.as_ref(), &restored, clock, held.lease)
         .await
-}
-
-/// Asks every step what it can find out without changing anything, and gives
-/// what was said.
-pub async fn look(input: RunInput) -> (Vec<Envelope>, Option<CallError>) {
-    let (context, reused) = Context::new(input);
-    let failure = preflight::check(&context, &reused).await.err();
-    context.bus.flush().await;
-    let history = context.bus.history();
-    context.bus.finish().await;
-    (history, failure.map(|(_, error)| error))
 }
 
 /// Puts an earlier release back on every place: `to`, or the good one before

@@ -143,6 +143,10 @@ impl Call {
                         needs.push(need("releases.deploy", place));
                         let sink = format!("release:{}", call.target);
                         send_all(&mut needs, &spec.env, &sink);
+                        send_all(&mut needs, &spec.images, &sink);
+                        if let Some(tag) = &spec.image_tag {
+                            needs.extend(send(tag, &sink));
+                        }
                         for (_, variables) in &spec.files {
                             send_all(&mut needs, variables, &sink);
                         }

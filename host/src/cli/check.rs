@@ -10,15 +10,25 @@ use crate::exit::Exit;
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     project: ProjectArgs,
+    /// Prints problems as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn check(args: CheckArgs, terminal: &Terminal) -> Exit {
-    let session = match session::open(terminal, &args.project.options()).await {
-        Ok(session) => session,
+    let (session, exit) = match session::examine(terminal, &args.project.options()).await {
+        Ok(examined) => examined,
         Err(exit) => return exit,
     };
-    if !session.warnings.is_empty() {
-        terminal.diagnostics(&session.warnings);
+    if args.json {
+        terminal.json(&session.problems.to_json());
+        return exit;
+    }
+    if !session.problems.is_empty() {
+        terminal.diagnostics(&session.problems);
+    }
+    if exit != Exit::Succeeded {
+        return exit;
     }
     let steps = session.graph.steps.len();
     let targets = session.graph.active.len();

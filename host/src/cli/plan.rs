@@ -1,10 +1,16 @@
 //! `windlass plan` and `windlass graph`
 
+pub(crate) mod effects;
+pub(crate) mod saved;
+
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use windlass_manifest::Outputs;
 use windlass_model::event::{Event, Severity};
+use windlass_model::grant::Grant;
 use windlass_model::target::Address;
 use windlass_report::{Reporters, Theme, Tone, clean_line};
 
@@ -12,6 +18,7 @@ use super::ProjectArgs;
 use super::session::{self, Session};
 use super::terminal::Terminal;
 use crate::engine;
+use crate::engine::preview::{Previewed, preview};
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -21,9 +28,12 @@ pub(crate) struct PlanArgs {
     /// Prints it as JSON
     #[arg(long)]
     json: bool,
-    /// Connects to nothing: no preflight, no secrets needed
+    /// Connects to nothing: no preflight, no preview, no secrets needed
     #[arg(long)]
     offline: bool,
+    /// Saves the plan, for `windlass run --plan FILE`
+    #[arg(long, value_name = "FILE", conflicts_with = "offline")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +69,57 @@ pub(crate) async fn plan(args: PlanArgs, terminal: &Terminal) -> Exit {
     }
 }
 
+async fn make(args: PlanArgs, terminal: &Terminal) -> Result<Exit, Exit> {
+    let session = session::open(terminal, &args.project.options()).await?;
+    if !session.problems.is_empty() {
+        terminal.diagnostics(&session.problems);
+    }
+    if args.offline {
+        if args.json {
+            terminal.json(&as_json(&session, &[], None));
+        } else {
+            terminal.out(&as_text(&session, &[], true, terminal.data));
+        }
+        return Ok(Exit::Succeeded);
+    }
+    let backends = session.backends(terminal).await?;
+    let cancel = CancellationToken::new();
+    super::signals::watch(*terminal, cancel.clone());
+    let input = session.input(&backends, Reporters::new(), cancel);
+    let previewed = preview(input).await;
+    backends.close().await;
+    let findings = findings(&previewed);
+    if args.json {
+        terminal.json(&as_json(&session, &findings, Some(&previewed)));
+    } else {
+        terminal.out(&as_text(&session, &findings, false, terminal.data));
+        terminal.out(&effects::as_text(&previewed, terminal.data));
+    }
+    if let Some(error) = &previewed.failure {
+        return Ok(Exit::for_error(error));
+    }
+    if let Some(path) = &args.out {
+        saved::Plan::of(&session, &previewed)
+            .write(path)
+            .map_err(|error| {
+                terminal.error(
+                    &format!("the plan could not be saved to {}: {error}", path.display()),
+                    None,
+                );
+                Exit::Engine
+            })?;
+        terminal.say(&format!(
+            "saved; `windlass run --plan {}` does this, or refuses if the world moved",
+            path.display()
+        ));
+    }
+    Ok(if previewed.changes() {
+        Exit::Changes
+    } else {
+        Exit::Succeeded
+    })
+}
+
 struct Found {
     step: String,
     severity: Severity,
@@ -66,47 +127,39 @@ struct Found {
     hint: Option<String>,
 }
 
-async fn make(args: PlanArgs, terminal: &Terminal) -> Result<Exit, Exit> {
-    let session = session::open(terminal, &args.project.options()).await?;
-    if !session.warnings.is_empty() {
-        terminal.diagnostics(&session.warnings);
-    }
-    let mut findings = Vec::new();
-    let mut failure = None;
-    if !args.offline {
-        let backends = session.backends(terminal).await?;
-        let cancel = CancellationToken::new();
-        super::signals::watch(*terminal, cancel.clone());
-        let input = session.input(&backends, Reporters::new(), cancel);
-        let (history, error) = engine::look(input).await;
-        backends.close().await;
-        failure = error;
-        for envelope in history {
-            if let Event::Finding {
+fn findings(previewed: &Previewed) -> Vec<Found> {
+    previewed
+        .events
+        .iter()
+        .filter_map(|envelope| match &envelope.event {
+            Event::Finding {
                 step,
                 severity,
                 message,
                 hint,
-            } = envelope.event
-            {
-                findings.push(Found {
-                    step: step.to_string(),
-                    severity,
-                    message,
-                    hint,
-                });
-            }
-        }
-    }
-    if args.json {
-        terminal.json(&as_json(&session, &findings));
+            } => Some(Found {
+                step: step.to_string(),
+                severity: *severity,
+                message: message.clone(),
+                hint: hint.clone(),
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A secret that a script, a build or a container reads is nobody's secret
+/// there any more.
+fn shown(grant: &Grant) -> String {
+    let sink = grant.sink.as_ref().map(ToString::to_string);
+    let revealed = sink.is_some_and(|sink| {
+        sink == "build" || sink == "container" || sink.starts_with("env:")
+    });
+    if revealed {
+        format!("{grant} (revealed there)")
     } else {
-        terminal.out(&as_text(&session, &findings, args.offline, terminal.data));
+        grant.to_string()
     }
-    Ok(match failure {
-        Some(error) => Exit::for_error(&error),
-        None => Exit::Succeeded,
-    })
 }
 
 /// Step instance, plugin, requests.
@@ -127,7 +180,7 @@ fn requests(session: &Session) -> Vec<(String, String, Vec<String>)> {
             let lines = match requests {
                 Ok(requests) => requests
                     .into_iter()
-                    .map(|request| request.grant.to_string())
+                    .map(|request| shown(&request.grant))
                     .collect(),
                 Err(error) => vec![format!("({})", error.message)],
             };
@@ -219,7 +272,11 @@ fn as_text(session: &Session, findings: &[Found], offline: bool, theme: Theme) -
     out
 }
 
-fn as_json(session: &Session, findings: &[Found]) -> serde_json::Value {
+fn as_json(
+    session: &Session,
+    findings: &[Found],
+    previewed: Option<&Previewed>,
+) -> serde_json::Value {
     let graph = &session.graph;
     json!({
         "pipeline": graph.pipeline,
@@ -246,5 +303,7 @@ fn as_json(session: &Session, findings: &[Found]) -> serde_json::Value {
                 "hint": found.hint,
             }))
             .collect::<Vec<_>>(),
+        "preview": previewed.map(|previewed| &previewed.steps),
+        "changes": previewed.map(Previewed::changes),
     })
 }

@@ -14,11 +14,15 @@ use windlass_report::{
     Verbosity,
 };
 
-use super::session::{self, Session};
+use super::plan::saved::Plan;
+use super::session::{self, Backends, Session};
 use super::terminal::{Terminal, terminal_size};
 use super::{ProjectArgs, StateArgs, alive, signals};
 use crate::engine;
 use crate::exit::Exit;
+
+/// Runs that the journal keeps.
+const KEEP_RUNS: usize = 500;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -37,6 +41,9 @@ pub(crate) struct RunArgs {
     /// Runs this step and those after it
     #[arg(long, value_name = "STEP")]
     from: Option<String>,
+    /// Does what a saved plan says, or refuses because the world moved since
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "from"])]
+    plan: Option<PathBuf>,
     /// Deploys a working tree with changes that are in no commit
     #[arg(long)]
     allow_dirty: bool,
@@ -190,13 +197,14 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let mut options = args.project.options();
     options.only.clone_from(&args.only);
     options.from.clone_from(&args.from);
+    let plan = read_plan(&args, &mut options, terminal)?;
     let session = session::open(terminal, &options).await?;
     session
         .project
         .refuse_dirty(&session.graph, args.allow_dirty)
         .map_err(|error| terminal.project_error(&error))?;
-    if !session.warnings.is_empty() {
-        terminal.diagnostics(&session.warnings);
+    if !session.problems.is_empty() {
+        terminal.diagnostics(&session.problems);
     }
     confirm(&session, args.yes, terminal)?;
     let journal = open_journal(&session, &args.state, terminal)?;
@@ -206,16 +214,34 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
 
     let cancel = CancellationToken::new();
     signals::watch(*terminal, cancel.clone());
+    if let Some(plan) = plan {
+        compare_plan(&plan, &session, &backends, cancel.clone(), terminal).await?;
+    }
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
     let mut input = session.input(&backends, reporters, cancel);
     input.journal = Some(journal.clone());
     input.reused = reused;
     let result = engine::run(input).await;
+    if args.show.verbose {
+        tell_round_trips(&session, &backends, terminal);
+    }
     backends.close().await;
     drop(alive);
+    // Best effort: an old run too many is no reason to fail.
+    let _ = journal.prune(KEEP_RUNS).await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
+}
+
+/// What a slow line costs: each is one wait for the far side.
+fn tell_round_trips(session: &Session, backends: &Backends, terminal: &Terminal) {
+    for target in &session.graph.active {
+        let trips = backends.live.connections().round_trips(target);
+        if trips > 0 {
+            terminal.say(&format!("{target}: {trips} round trips"));
+        }
+    }
 }
 
 pub(crate) fn open_journal(
@@ -227,6 +253,62 @@ pub(crate) fn open_journal(
         terminal.error(&error.to_string(), error.hint().as_deref());
         Exit::Engine
     })
+}
+
+/// The saved plan; its tag becomes the run's, so that what is made of the time
+/// stays as it was.
+fn read_plan(
+    args: &RunArgs,
+    options: &mut crate::project::Options,
+    terminal: &Terminal,
+) -> Result<Option<Plan>, Exit> {
+    let Some(path) = &args.plan else {
+        return Ok(None);
+    };
+    let plan = Plan::read(path).map_err(|reason| {
+        terminal.error(
+            &format!("the plan {} cannot be used: {reason}", path.display()),
+            Some("`windlass plan --out FILE` makes one"),
+        );
+        Exit::Invalid
+    })?;
+    options.tag.get_or_insert_with(|| plan.tag.clone());
+    Ok(Some(plan))
+}
+
+/// Makes the plan again and refuses when anything differs.
+async fn compare_plan(
+    plan: &Plan,
+    session: &Session,
+    backends: &session::Backends,
+    cancel: CancellationToken,
+    terminal: &Terminal,
+) -> Result<(), Exit> {
+    /// The rest is counted.
+    const SHOWN: usize = 10;
+    let input = session.input(backends, Reporters::new(), cancel);
+    let previewed = engine::preview::preview(input).await;
+    if let Some(error) = &previewed.failure {
+        return Err(terminal.call_error(error));
+    }
+    let differences = plan.differences(&Plan::of(session, &previewed));
+    if differences.is_empty() {
+        return Ok(());
+    }
+    terminal.error(
+        "the world is not as it was when the plan was made",
+        Some("look at the differences, then make the plan again with `windlass plan --out FILE`"),
+    );
+    for difference in differences.iter().take(SHOWN) {
+        terminal.say(&windlass_report::clean(&format!(
+            "  {}\n    then {}\n    now  {}",
+            difference.place, difference.then, difference.now
+        )));
+    }
+    if differences.len() > SHOWN {
+        terminal.say(&format!("  and {} more", differences.len() - SHOWN));
+    }
+    Err(Exit::NeedsPerson)
 }
 
 fn confirm(session: &Session, yes: bool, terminal: &Terminal) -> Result<(), Exit> {

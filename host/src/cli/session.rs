@@ -31,8 +31,8 @@ pub(crate) struct Session {
     pub(crate) started: Timestamp,
     pub(crate) graph: Arc<Graph>,
     pub(crate) plugins: PluginSet,
-    /// Of the manifest and the plugins: none of them is an error.
-    pub(crate) warnings: Diagnostics,
+    /// Of the manifest and the plugins; warnings only, once it is open.
+    pub(crate) problems: Diagnostics,
     pub(crate) operator: Option<Vec<Grant>>,
 }
 
@@ -54,6 +54,20 @@ pub(crate) fn runtime(terminal: &Terminal) -> Result<Runtime, Exit> {
 /// Everything that can be known without touching anything; all problems told
 /// in one pass.
 pub(crate) async fn open(terminal: &Terminal, options: &Options) -> Result<Session, Exit> {
+    let (session, exit) = examine(terminal, options).await?;
+    if exit != Exit::Succeeded {
+        terminal.diagnostics(&session.problems);
+        return Err(exit);
+    }
+    Ok(session)
+}
+
+/// The same, with the problems in the session instead of on stderr, and the
+/// exit code that they mean.
+pub(crate) async fn examine(
+    terminal: &Terminal,
+    options: &Options,
+) -> Result<(Session, Exit), Exit> {
     let project = Project::open(options.file.as_deref())
         .await
         .map_err(|error| terminal.project_error(&error))?;
@@ -64,28 +78,27 @@ pub(crate) async fn open(terminal: &Terminal, options: &Options) -> Result<Sessi
     let (plugins, more) = PluginSet::load(&runtime, &graph, &project.root, &project.lock).await;
     problems.extend(more.iter().cloned());
     problems.extend(graph.check(&plugins.catalog()).iter().cloned());
-    if !problems.has_errors() {
+    let mut exit = Exit::Succeeded;
+    if problems.has_errors() {
+        exit = Exit::Invalid;
+    } else {
         let uncovered = crate::engine::uncovered(&graph, &plugins);
         if uncovered.has_errors() {
-            terminal.diagnostics(&uncovered.sorted());
-            return Err(Exit::Denied);
+            exit = Exit::Denied;
         }
-    }
-    let problems = problems.sorted();
-    if problems.has_errors() {
-        terminal.diagnostics(&problems);
-        return Err(Exit::Invalid);
+        problems.extend(uncovered.iter().cloned());
     }
     let operator = operator(terminal)?;
-    Ok(Session {
+    let session = Session {
         project,
         run,
         started,
         graph: Arc::new(graph),
         plugins,
-        warnings: problems,
+        problems: problems.sorted(),
         operator,
-    })
+    };
+    Ok((session, exit))
 }
 
 fn operator(terminal: &Terminal) -> Result<Option<Vec<Grant>>, Exit> {

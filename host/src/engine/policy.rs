@@ -155,9 +155,16 @@ pub fn uncovered(graph: &Graph, plugins: &PluginSet) -> Diagnostics {
             for request in requests {
                 let itself =
                     loaded.built_in && !(request.tainted && needs_written(&request.grant.verb));
-                if itself || covered(&request.grant, &node.grants) {
+                if itself || covered(&request, &node.grants) {
                     continue;
                 }
+                // What an output will be is not known yet; what it may be is
+                // for the manifest's author to say.
+                let line = if request.tainted {
+                    format!("{} PATTERN", request.grant.verb)
+                } else {
+                    request.grant.to_string()
+                };
                 let problem = Diagnostic::new(
                     "grant.missing",
                     format!("step {step} is not granted `{}`", request.grant),
@@ -168,9 +175,13 @@ pub fn uncovered(graph: &Graph, plugins: &PluginSet) -> Diagnostics {
                     format!("plugin {} asks for it", node.uses),
                 )
                 .hint(format!(
-                    "to allow it, add under [step.{}]: grant = [{:?}]",
+                    "to allow it, add under [step.{}]: grant = [{line:?}]{}",
                     step.name,
-                    request.grant.to_string()
+                    if request.tainted {
+                        ", with what may come out of the other step as the pattern"
+                    } else {
+                        ""
+                    }
                 ));
                 if !problems.iter().any(|known| *known == problem) {
                     problems.push(problem);
@@ -181,18 +192,23 @@ pub fn uncovered(graph: &Graph, plugins: &PluginSet) -> Diagnostics {
     problems
 }
 
-/// Whether a written grant has the request: as text, or as one subject.
-fn covered(request: &Grant, written: &[WrittenGrant]) -> bool {
-    let need = request.pattern.is_literal().then(|| Need {
-        verb: request.verb.clone(),
-        subject: request.pattern.to_subject(),
-        sink: request.sink.as_ref().map(|sink| sink.to_subject()),
+/// Whether a written grant has the request: as text, or as one subject. Of what
+/// comes from an output only the verb can be compared before the run; the guard
+/// compares the rest.
+fn covered(request: &Request, written: &[WrittenGrant]) -> bool {
+    let Request { grant, tainted } = request;
+    let need = grant.pattern.is_literal().then(|| Need {
+        verb: grant.verb.clone(),
+        subject: grant.pattern.to_subject(),
+        sink: grant.sink.as_ref().map(|sink| sink.to_subject()),
     });
     written.iter().any(|written| {
-        let grant = &written.grant;
-        let everything = grant.verb == request.verb
-            && grant.pattern.to_string() == "**"
-            && grant.sink.is_some() == request.sink.is_some();
-        grant == request || everything || need.as_ref().is_some_and(|need| grant.allows(need))
+        let given = &written.grant;
+        let same = given.verb == grant.verb && given.sink.is_some() == grant.sink.is_some();
+        let everything = same && given.pattern.to_string() == "**";
+        (*tainted && same)
+            || given == grant
+            || everything
+            || need.as_ref().is_some_and(|need| given.allows(need))
     })
 }

@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
-use windlass_layers::scripted::Answer;
 use windlass_model::{CallError, ErrorKind, Reply};
 use windlass_runtime::{Limits, limits};
 use windlass_tests::require;
 
 use crate::support::{
-    always, exec, failure, guest, guest_with, in_time, run, run_with, script, setup,
+    Answer, exec, failure, guest, guest_with, in_time, run, run_with, script, setup,
 };
 
 /// Runs into a limit that stops the guest.
 async fn stopped_at(mode: &str, limit: &str) {
-    let stack = script(vec![always("ssh.exec", Answer::Hang)]);
+    let stack = script([("ssh.exec", Answer::Hang)]);
     let (finished, _) = run_with(exec(mode), stack).await;
     let error = failure(&finished);
     assert_eq!(error.kind, ErrorKind::Exhausted, "{mode}: {error:?}");
@@ -83,26 +82,29 @@ async fn outputs() {
 #[tokio::test]
 async fn jobs() {
     require!(Guests);
-    let stack = script(vec![always("ssh.exec", Answer::Hang)]);
+    let stack = script([("ssh.exec", Answer::Hang)]);
     let (finished, _) = run_with(exec("jobs"), stack.clone()).await;
     let error = failure(&finished);
     assert_eq!(error.code, "limit.jobs");
     assert_eq!(error.message, "the step has 64 jobs open");
     // Every one of them has ended by now.
-    assert_eq!(stack.transcript().0.len(), limits::MAX_JOBS);
+    assert_eq!(stack.count("ssh.exec"), limits::MAX_JOBS);
 }
 
 #[tokio::test]
 async fn containers() {
     require!(Guests);
     let answer = Answer::Reply(Reply::Id("c0ffee".into()));
-    let stack = script(vec![always("docker.run", answer)]);
+    let stack = script([("docker.run", answer)]);
     let config = json!({ "mode": "containers", "image": "app:1" });
     let (finished, _) = run_with(config, stack.clone()).await;
     let error = failure(&finished);
     assert_eq!(error.code, "limit.containers");
     assert_eq!(error.message, "the step has 64 containers");
-    assert!(stack.removals("c0ffee") >= 1);
+    assert_eq!(
+        stack.count("docker.remove-container"),
+        limits::MAX_CONTAINERS
+    );
 }
 
 #[tokio::test]
@@ -110,7 +112,7 @@ async fn what_a_guest_prints() {
     require!(Guests);
     // 10 MB on each stream: the rest is dropped, the guest goes on.
     let config = json!({ "mode": "flood_stdout", "count": 10_000 });
-    let (finished, seen) = run_with(config, script(vec![])).await;
+    let (finished, seen) = run_with(config, script([])).await;
     assert_eq!(finished.result, Ok(()));
     let bytes: usize = seen.log().iter().map(|(_, line)| line.len()).sum();
     assert!(bytes > 0 && bytes <= 2 * limits::MAX_OUTPUT_STREAM_BYTES);
@@ -120,7 +122,7 @@ async fn what_a_guest_prints() {
 async fn progress() {
     require!(Guests);
     let config = json!({ "mode": "flood_progress", "count": 100 });
-    let (finished, seen) = run_with(config, script(vec![])).await;
+    let (finished, seen) = run_with(config, script([])).await;
     assert_eq!(finished.result, Ok(()));
     assert!(seen.progress().iter().all(|line| line.len() <= 1024));
 }
@@ -153,12 +155,12 @@ async fn a_busy_guest_does_not_hold_the_engine() {
         ..crate::support::limits()
     })
     .await;
-    let (looping, _) = setup(json!({ "mode": "loop" }), script(vec![]));
+    let (looping, _) = setup(json!({ "mode": "loop" }), script([]));
     let cancel = looping.cancel.clone();
     let looping = tokio::spawn(async move { busy.run(looping).await });
     let other = guest().await;
     for _ in 0..5 {
-        let (quick, _) = setup(json!({ "mode": "echo" }), script(vec![]));
+        let (quick, _) = setup(json!({ "mode": "echo" }), script([]));
         assert_eq!(in_time(other.run(quick)).await.result, Ok(()));
     }
     assert!(!looping.is_finished());

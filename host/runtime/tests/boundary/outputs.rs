@@ -1,11 +1,10 @@
 //! What a guest gives: outputs that fit, and no secrets.
 
 use serde_json::json;
-use windlass_layers::scripted::Answer;
 use windlass_model::{CallError, ErrorKind, Reply};
 use windlass_tests::require;
 
-use crate::support::{SECRET, always, failure, redactor, run, run_with, script};
+use crate::support::{Answer, SECRET, failure, redactor, run, run_with, script};
 
 #[tokio::test]
 async fn an_undeclared_output_is_the_plugins_fault() {
@@ -42,7 +41,7 @@ async fn an_output_has_a_name() {
 async fn a_secret_is_a_handle() {
     require!(Guests);
     let config = json!({ "mode": "echo", "text": { "$secret": "TOKEN" } });
-    let (finished, _) = run_with(config, script(vec![])).await;
+    let (finished, _) = run_with(config, script([])).await;
     let seen = finished.outputs["text"].as_str().unwrap_or_default();
     let seen: serde_json::Value = serde_json::from_str(seen).expect("JSON");
     assert_eq!(seen["text"], json!({ "$value": 0 }));
@@ -52,7 +51,7 @@ async fn a_secret_is_a_handle() {
 async fn a_secret_is_no_output() {
     require!(Guests);
     let config = json!({ "mode": "secret_output", "text": { "$secret": "TOKEN" } });
-    let (finished, _) = run_with(config, script(vec![])).await;
+    let (finished, _) = run_with(config, script([])).await;
     let error = failure(&finished);
     assert_eq!(error.kind, ErrorKind::Denied);
     assert_eq!(error.message, "output text holds a secret");
@@ -72,7 +71,7 @@ async fn only_named_secrets_exist() {
 async fn a_denied_call_is_remembered() {
     require!(Guests);
     let denied = CallError::denied("grant.missing", "no");
-    let stack = script(vec![always("secret.reveal", Answer::Error(denied.clone()))]);
+    let stack = script([("secret.reveal", Answer::Error(denied.clone()))]);
     let config = json!({ "mode": "secret_log", "text": { "$secret": "TOKEN" } });
     let (finished, seen) = run_with(config, stack).await;
     assert_eq!(finished.denied, Some(denied));
@@ -87,7 +86,7 @@ async fn a_revealed_secret_is_masked_in_what_is_said() {
     let redactor = redactor();
     let reveal = Answer::Reply(Reply::Text(SECRET.to_owned()));
     for mode in ["secret_log", "secret_forms"] {
-        let stack = script(vec![always("secret.reveal", reveal.clone())]);
+        let stack = script([("secret.reveal", reveal.clone())]);
         let config = json!({ "mode": mode, "text": { "$secret": "TOKEN" } });
         let (finished, seen) = run_with(config, stack).await;
         assert_eq!(finished.result, Ok(()), "{mode}");

@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use windlass_layers::scripted::{Answer, Expectation, Order};
-use windlass_layers::{Redactor, Scripted};
+use windlass_layers::Redactor;
 use windlass_model::event::Level;
 use windlass_model::{
     Call, CallContext, CallError, Capability, LogSink, LogStream, Reply, RunId, StepKey,
@@ -87,7 +86,7 @@ impl LogSink for Seen {
     }
 
     fn status(&self, status: &str) {
-        self.progress(status, 0, 0);
+        StepSink::progress(self, status, 0, 0);
     }
 }
 
@@ -144,7 +143,7 @@ pub(crate) fn setup(config: Json, stack: Arc<dyn Capability>) -> (Setup, Arc<See
 
 /// Runs the guest in a mode, with nothing to call.
 pub(crate) async fn run(mode: &str) -> (Finished, Arc<Seen>) {
-    run_with(json!({ "mode": mode }), script(vec![])).await
+    run_with(json!({ "mode": mode }), script([])).await
 }
 
 pub(crate) async fn run_with(config: Json, stack: Arc<dyn Capability>) -> (Finished, Arc<Seen>) {
@@ -163,15 +162,62 @@ pub(crate) fn failure(finished: &Finished) -> &CallError {
     finished.result.as_ref().expect_err("it has to fail")
 }
 
-pub(crate) fn script(expected: Vec<Expectation>) -> Arc<Scripted> {
-    Arc::new(Scripted::new(Order::Any, expected))
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Reply(Reply),
+    Error(CallError),
+    /// When the call is cancelled, or its deadline passes.
+    Hang,
 }
 
-/// Answers this call as often as it is made.
-pub(crate) fn always(call: &str, answer: Answer) -> Expectation {
-    Expectation {
-        times: u32::MAX,
-        ..Expectation::new(call, Json::Null, answer)
+/// Answers calls by their name, and keeps what was called. A sleep is over at
+/// once, and a container goes when it is told to.
+#[derive(Debug)]
+pub(crate) struct Script {
+    answers: Vec<(&'static str, Answer)>,
+    called: Mutex<Vec<String>>,
+}
+
+pub(crate) fn script<const N: usize>(answers: [(&'static str, Answer); N]) -> Arc<Script> {
+    Arc::new(Script {
+        answers: answers.into(),
+        called: Mutex::default(),
+    })
+}
+
+impl Script {
+    /// How often the call was made.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        let called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        called.iter().filter(|called| *called == name).count()
+    }
+}
+
+#[async_trait]
+impl Capability for Script {
+    async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
+        let name = call.name();
+        self.called
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(name.clone());
+        match self.answers.iter().find(|(known, _)| *known == name) {
+            Some((_, Answer::Reply(reply))) => Ok(reply.clone()),
+            Some((_, Answer::Error(error))) => Err(error.clone()),
+            Some((_, Answer::Hang)) => tokio::select! {
+                () = context.cancel.cancelled() => Err(CallError::cancelled()),
+                () = tokio::time::sleep_until(context.deadline) => {
+                    Err(CallError::timeout("script.hang", format!("{name} did not answer")))
+                }
+            },
+            None if ["clock.sleep", "docker.remove-container"].contains(&name.as_str()) => {
+                Ok(Reply::Done)
+            }
+            None => Err(CallError::internal(
+                "script.unexpected",
+                format!("{name} was called"),
+            )),
+        }
     }
 }
 

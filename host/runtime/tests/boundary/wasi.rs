@@ -34,7 +34,7 @@ async fn no_sockets() {
     listener.set_nonblocking(true).expect("nonblocking");
     let address = listener.local_addr().expect("an address").to_string();
     let config = json!({ "mode": "socket", "text": address });
-    let (finished, _) = run_with(config, script(vec![])).await;
+    let (finished, _) = run_with(config, script([])).await;
     assert_eq!(finished.result, Ok(()));
     assert_eq!(finished.outputs["data"], json!([]));
     assert!(listener.accept().is_err(), "nobody came");
@@ -68,7 +68,7 @@ async fn time_is_that_of_the_last_answer() {
 }
 
 async fn random(seed: u64) -> serde_json::Value {
-    let (mut setup, _) = setup(json!({ "mode": "random" }), script(vec![]));
+    let (mut setup, _) = setup(json!({ "mode": "random" }), script([]));
     setup.seed = seed;
     let finished = in_time(guest().await.run(setup)).await;
     assert_eq!(finished.result, Ok(()));
