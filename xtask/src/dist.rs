@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the static binary that is released, with its checksum.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use windlass_tests::tools;
@@ -11,8 +11,53 @@ use crate::{run, setup};
 
 /// Builds into `target/dist`.
 pub(crate) fn run() -> Result<(), Failure> {
+    build().map(drop)
+}
+
+/// Builds, and gives the binary's path.
+pub(crate) fn build() -> Result<PathBuf, Failure> {
     setup::run(setup::For::Dist)?;
     let target = tools::static_target();
+    let dist = tools::target_dir().join("dist");
+    let name = format!("windlass-{target}");
+
+    // A CI job has no warm cache, so the released binary holds compiled plugins. Only
+    // Windlass itself can compile them for Windlass: it is built, asked, and built again.
+    eprintln!("dist: 1 of 2, a windlass that compiles the built-in plugins");
+    let first = compile(&target, None)?;
+    let compiled = dist.join("precompiled");
+    let failed = |error: std::io::Error| {
+        let what = format!("write into {}", dist.display());
+        Failure::new(what, error, "see that the directory can be written")
+    };
+    fs::create_dir_all(&compiled).map_err(failed)?;
+    run::quiet(
+        Command::new(&first)
+            .args(["plugin", "precompile"])
+            .arg(&compiled),
+        "mend what it says",
+    )?;
+    eprintln!("dist: 2 of 2, the windlass that holds them");
+    let built = compile(&target, Some(&compiled))?;
+    let binary = dist.join(&name);
+    // By a rename: the old one may be running.
+    let partial = dist.join(format!("{name}.partial"));
+    fs::copy(&built, &partial)
+        .and_then(|_| fs::rename(&partial, &binary))
+        .map_err(failed)?;
+    is_static(&binary)?;
+    needs_no_compiler(&binary, &dist)?;
+    let sum = run::quiet(
+        Command::new("sha256sum").arg(&name).current_dir(&dist),
+        "install coreutils",
+    )?;
+    fs::write(dist.join(format!("{name}.sha256")), &sum).map_err(failed)?;
+    eprintln!("{}\n{}", binary.display(), sum.trim_end());
+    Ok(binary)
+}
+
+/// Builds the release binary, with compiled plugins in it if there are any yet.
+fn compile(target: &str, compiled: Option<&Path>) -> Result<PathBuf, Failure> {
     let mut cargo = run::cargo();
     cargo
         .args([
@@ -22,30 +67,43 @@ pub(crate) fn run() -> Result<(), Failure> {
             "--package",
             "windlass",
             "--target",
-            &target,
+            target,
         ])
         // ring and SQLite are C: their compiler must take musl's headers.
         .env(format!("CC_{}", target.replace('-', "_")), "musl-gcc")
-        // A CI job has no warm cache: the released binary holds compiled plugins.
-        .env("WINDLASS_PRECOMPILE", "1");
+        .env_remove("WINDLASS_PRECOMPILED");
+    if let Some(compiled) = compiled {
+        cargo.env("WINDLASS_PRECOMPILED", compiled);
+    }
     run::shown(&mut cargo, "mend what the compiler says above")?;
+    Ok(tools::target_dir().join(target).join("release/windlass"))
+}
 
-    let built = tools::target_dir().join(&target).join("release/windlass");
-    let dist = tools::target_dir().join("dist");
-    let name = format!("windlass-{target}");
-    let failed = |error: std::io::Error| {
-        let what = format!("copy {} to {}", built.display(), dist.display());
-        Failure::new(what, error, "see that the directory can be written")
+/// With an empty cache it loads every plugin, and the cache stays empty: what it does
+/// not have compiled in itself, it would compile and keep there.
+fn needs_no_compiler(binary: &Path, dist: &Path) -> Result<(), Failure> {
+    let cache = dist.join("cache");
+    let failed = |why: String| {
+        Failure::new(
+            format!("show that {} holds compiled plugins", binary.display()),
+            why,
+            "see that `windlass plugin precompile` and the build have the same settings",
+        )
     };
-    fs::create_dir_all(&dist).map_err(failed)?;
-    fs::copy(&built, dist.join(&name)).map_err(failed)?;
-    is_static(&dist.join(&name))?;
-    let sum = run::quiet(
-        Command::new("sha256sum").arg(&name).current_dir(&dist),
-        "install coreutils",
+    let _ = fs::remove_dir_all(&cache);
+    run::quiet(
+        Command::new(binary)
+            .arg("plugins")
+            .env("XDG_CACHE_HOME", &cache),
+        "mend what it says",
     )?;
-    fs::write(dist.join(format!("{name}.sha256")), &sum).map_err(failed)?;
-    eprintln!("{}\n{}", dist.join(&name).display(), sum.trim_end());
+    let kept = fs::read_dir(cache.join("windlass/compiled"))
+        .map(|entries| entries.count())
+        .map_err(|error| failed(error.to_string()))?;
+    let _ = fs::remove_dir_all(&cache);
+    if kept > 0 {
+        return Err(failed(format!("it compiled {kept} of them at its start")));
+    }
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! `cargo xtask`: what a command of the README calls.
 //!
 //! `setup` finds and installs what is missing, `demo` runs the observer example on
-//! real parts, `test` runs every test, `dist` makes the binary that is released.
+//! real parts, `test` runs every test, `dist` makes the binary that is released, `bench`
+//! measures it.
 //! Parts are started by the rig (`windlass-tests`), so demo and tests share them.
 
 #![allow(
@@ -9,6 +10,7 @@
     reason = "xtask talks to the person who called it; there is no reporter here"
 )]
 
+mod bench;
 mod demo;
 mod dist;
 mod failure;
@@ -27,7 +29,8 @@ Usage: cargo xtask COMMAND
   setup             install what the demo and the tests need; says so first
   demo              run examples/observer for real, on loopback, and clean up
   test [ARGS]       run every test; ARGS go to `cargo nextest run` or `cargo test`
-  dist              build the static release binary and its checksum";
+  dist              build the static release binary and its checksum
+  bench [NAME ...]  measure it beside its peers; docs/performance.md has the names";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         (Some("setup"), []) => setup::run(setup::For::Everything).map(|()| ExitCode::SUCCESS),
         (Some("demo"), []) => demo::run(),
         (Some("test"), rest) => test::run(rest),
+        (Some("bench"), names) => bench::run(names),
         (Some("dist"), []) => dist::run().map(|()| ExitCode::SUCCESS),
         (Some("help" | "--help" | "-h"), _) => {
             eprintln!("{USAGE}");

@@ -1,0 +1,1 @@
+//! Nothing: each component is an example.
