@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::error::{Error, Result};
 use crate::{process, tools};
 
@@ -266,6 +268,37 @@ impl Outcome {
     /// Whether either stream holds `text`.
     pub fn says(&self, text: &str) -> bool {
         self.stdout.contains(text) || self.stderr.contains(text)
+    }
+
+    /// The events of a run with `--json`, oldest first.
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// The events of one kind: `step-finished`, `rollback-finished`, …
+    pub fn events_of(&self, kind: &str) -> Vec<Value> {
+        let mut events = self.events();
+        events.retain(|event| event["event"] == kind);
+        events
+    }
+
+    /// How a step ended on a target, `""` for one without; null when it did not.
+    pub fn step(&self, name: &str, target: &str) -> Value {
+        self.events_of("step-finished")
+            .into_iter()
+            .find(|event| {
+                let step = &event["step"];
+                step["name"] == name && step["target"].as_str().unwrap_or_default() == target
+            })
+            .unwrap_or_default()
+    }
+
+    /// The last event of a run with `--json`; null when there is none.
+    pub fn finished(&self) -> Value {
+        self.events_of("run-finished").pop().unwrap_or_default()
     }
 }
 
