@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::{Component, InstancePre, Linker, ResourceTableError};
-use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtxBuilder;
 use windlass_model::event::{Level, Severity};
 use windlass_model::{CallError, ErrorKind, PluginDigest};
@@ -15,8 +15,9 @@ use windlass_model::{CallError, ErrorKind, PluginDigest};
 use crate::bindings::exports::windlass::plugin as exports;
 use crate::capabilities::cut;
 use crate::guest::{Guest, LastAnswer, Setup};
-use crate::limits::{self, Limits};
+use crate::limits;
 use crate::output::Capture;
+use crate::runtime::Host;
 
 /// The version of `windlass:plugin` that this host has.
 pub(crate) const INTERFACE: (u64, u64) = (0, 1);
@@ -135,8 +136,7 @@ pub struct Finished {
 /// A component that may be run any number of times.
 #[derive(Clone)]
 pub struct Plugin {
-    engine: Engine,
-    limits: Arc<Limits>,
+    host: Host,
     pre: InstancePre<Guest>,
     name: String,
     pub digest: PluginDigest,
@@ -159,22 +159,21 @@ impl std::fmt::Debug for Plugin {
 
 impl Plugin {
     pub(crate) async fn new(
-        engine: Engine,
+        host: Host,
         linker: &Linker<Guest>,
-        limits: Arc<Limits>,
         name: &str,
         component: Component,
         digest: PluginDigest,
     ) -> Result<Self, PluginError> {
         let imports: Vec<String> = component
             .component_type()
-            .imports(&engine)
+            .imports(&host.engine)
             .map(|(name, _)| name.to_owned())
             .collect();
         check_interfaces(name, &imports)?;
         let exported: Vec<String> = component
             .component_type()
-            .exports(&engine)
+            .exports(&host.engine)
             .map(|(name, _)| name.to_owned())
             .collect();
         check_interfaces(name, &exported)?;
@@ -201,8 +200,7 @@ impl Plugin {
             rollback: exports::rollback::GuestIndices::new(&pre)
                 .ok()
                 .map(Into::into),
-            engine,
-            limits,
+            host,
             pre,
             name: name.to_owned(),
             digest,
@@ -223,7 +221,7 @@ impl Plugin {
     }
 
     async fn describe(&self) -> Result<Description, PluginError> {
-        let setup = Setup::without_capabilities(Instant::now() + self.limits.describe);
+        let setup = Setup::without_capabilities(Instant::now() + self.host.limits.describe);
         let (result, _) = self
             .enter(setup, async |store, plugin| {
                 let instance = plugin.pre.instantiate_async(&mut *store).await?;
@@ -413,8 +411,8 @@ impl Plugin {
             .allow_ip_name_lookup(false);
         let (deadline, cancel) = (setup.deadline, setup.cancel.clone());
         let mut store = Store::new(
-            &self.engine,
-            Guest::new(setup, Arc::clone(&self.limits), wasi.build(), now),
+            &self.host.engine,
+            Guest::new(setup, Arc::clone(&self.host.limits), wasi.build(), now),
         );
         store.limiter(|guest| &mut guest.limiter);
         store.set_epoch_deadline(1);
@@ -442,13 +440,21 @@ impl Plugin {
                 stop = stopped => {
                     // The pending call answers `cancelled` or `timeout`; the
                     // guest may still say what it makes of it.
-                    match tokio::time::timeout(self.limits.cancel_grace, work).await {
+                    match tokio::time::timeout(self.host.limits.cancel_grace, work).await {
                         Ok(result) => Ended::Result(result),
                         Err(_) => Ended::Stopped(stop),
                     }
                 }
             }
         };
+        for line in stdout.text().lines().take(PRINTED_LINES) {
+            store.data().setup.sink.log(Level::Info, line);
+        }
+        let trap = matches!(ended, Ended::Result(Err(_)));
+        let level = if trap { Level::Error } else { Level::Info };
+        for line in stderr.text().lines().take(PRINTED_LINES) {
+            store.data().setup.sink.log(level, line);
+        }
         let result = match ended {
             Ended::Result(Ok(value)) => Ok(value),
             Ended::Result(Err(trap)) => Err(self.trapped(&trap, store.data(), &stderr)),
@@ -460,14 +466,6 @@ impl Plugin {
             .hint("raise `timeout` of the step, or find out in its log what it waits for")),
         };
         let mut guest = store.into_data();
-        for line in stdout.text().lines().take(PRINTED_LINES) {
-            guest.setup.sink.log(Level::Info, line);
-        }
-        let bad = matches!(&result, Err(error) if error.code == TRAPPED);
-        let level = if bad { Level::Error } else { Level::Info };
-        for line in stderr.text().lines().take(PRINTED_LINES) {
-            guest.setup.sink.log(level, line);
-        }
         guest.clean_up().await;
         (result, guest)
     }
@@ -505,9 +503,9 @@ impl Plugin {
         } else {
             trap.root_cause().to_string()
         };
-        if let Some(backtrace) = trap.downcast_ref::<wasmtime::WasmBacktrace>() {
-            for line in backtrace.to_string().lines().take(BACKTRACE_LINES) {
-                guest.setup.sink.log(Level::Debug, line);
+        if let Some(backtrace) = trap.downcast_ref() {
+            for line in frames(backtrace) {
+                guest.setup.sink.log(Level::Debug, &line);
             }
         }
         CallError::new(
@@ -520,6 +518,34 @@ impl Plugin {
         )
         .hint("this is a bug of the plugin; its log has what it printed, and the backtrace")
     }
+}
+
+/// Where the guest was, innermost first, as far as its line tables tell. What a
+/// panic itself goes through is left out.
+fn frames(backtrace: &wasmtime::WasmBacktrace) -> Vec<String> {
+    const LIBRARIES: [&str; 4] = [
+        "/rustc/",
+        "/library/std/",
+        "/library/core/",
+        "/library/alloc/",
+    ];
+    let mut lines = Vec::new();
+    for symbol in backtrace.frames().iter().flat_map(|frame| frame.symbols()) {
+        let (Some(file), Some(line)) = (symbol.file(), symbol.line()) else {
+            continue;
+        };
+        if LIBRARIES.iter().any(|library| file.contains(library)) {
+            continue;
+        }
+        let name = symbol.name().unwrap_or("?");
+        lines.push(format!("at {name} ({file}:{line})"));
+    }
+    if lines.is_empty() {
+        // Built without line tables: names of functions are better than nothing.
+        lines.extend(backtrace.to_string().lines().map(str::to_owned));
+    }
+    lines.truncate(BACKTRACE_LINES);
+    lines
 }
 
 /// The code of a guest's trap.

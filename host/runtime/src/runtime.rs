@@ -28,7 +28,7 @@ pub struct Runtime {
     linker: Arc<Linker<Guest>>,
     cache: Cache,
     limits: Arc<Limits>,
-    _ticker: Arc<Ticker>,
+    ticker: Arc<Ticker>,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -39,13 +39,22 @@ impl std::fmt::Debug for Runtime {
     }
 }
 
-/// Moves the epoch while the runtime lives.
-struct Ticker(Arc<std::sync::atomic::AtomicBool>);
+/// Moves the epoch while a runtime or one of its plugins lives: without it,
+/// nothing stops a busy guest.
+pub(crate) struct Ticker(Arc<std::sync::atomic::AtomicBool>);
 
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// What a plugin needs of its runtime for as long as it may be run.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub(crate) engine: Engine,
+    pub(crate) limits: Arc<Limits>,
+    _ticker: Arc<Ticker>,
 }
 
 fn ticker(engine: &Engine) -> Result<Ticker, PluginError> {
@@ -93,7 +102,7 @@ impl Runtime {
         Ok(Self {
             cache: Cache::new(options.cache, &engine),
             limits: Arc::new(options.limits),
-            _ticker: Arc::new(ticker(&engine)?),
+            ticker: Arc::new(ticker(&engine)?),
             linker: Arc::new(linker),
             engine,
         })
@@ -140,9 +149,12 @@ impl Runtime {
         digest: String,
     ) -> Result<Plugin, PluginError> {
         Plugin::new(
-            self.engine.clone(),
+            Host {
+                engine: self.engine.clone(),
+                limits: Arc::clone(&self.limits),
+                _ticker: Arc::clone(&self.ticker),
+            },
             &self.linker,
-            Arc::clone(&self.limits),
             name,
             component,
             PluginDigest::new(digest),
@@ -154,7 +166,14 @@ impl Runtime {
     /// of machine.
     pub fn precompile(bytes: &[u8]) -> Result<Vec<u8>, PluginError> {
         let failed = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
-        let engine = Engine::new(&config()).map_err(failed)?;
+        let mut config = config();
+        if cfg!(target_os = "linux") {
+            // A target that is named is taken without what this processor has
+            // beyond it: the code is for machines that lack some of that.
+            let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+            config.target(&target).map_err(failed)?;
+        }
+        let engine = Engine::new(&config).map_err(failed)?;
         engine.precompile_component(bytes).map_err(failed)
     }
 }

@@ -22,6 +22,8 @@ pub struct Config {
     text: Option<Text>,
     /// A URL of `http_get`.
     url: Option<Text>,
+    /// Where `http_get` goes instead: requested, but not for secrets.
+    other: Option<Text>,
     /// A header's value for the same.
     header: Option<Text>,
     /// A target, for commands and files on it.
@@ -118,6 +120,8 @@ enum Mode {
     // Single calls.
     HttpGet,
     HttpDelete,
+    /// Makes an error of its own of a denial.
+    Swallow,
     Exec,
     Upload,
     Open,
@@ -145,6 +149,7 @@ impl Plugin for Guest {
     fn requests() -> Vec<&'static str> {
         vec![
             "http.GET {{ url }}",
+            "http.GET {{ other }}",
             "secret.send {{ header }} to http:{{ url }}",
             "secret.reveal {{ text }}",
             "ssh.exec {{ target if argv }}",
@@ -205,6 +210,7 @@ impl Plugin for Guest {
             | Mode::JobCancelled => leave(&config),
             Mode::HttpGet
             | Mode::HttpDelete
+            | Mode::Swallow
             | Mode::Exec
             | Mode::Upload
             | Mode::Open
@@ -632,13 +638,16 @@ fn leave(config: &Config) -> Result<(), Error> {
 
 fn single(config: &Config) -> Result<(), Error> {
     match config.mode {
+        Mode::Swallow => http::Request::new("DELETE", &plain("http://127.0.0.1:9/x"))
+            .send()
+            .map(drop)
+            .map_err(|_| Error::unavailable("guest.weather", "it rains")),
         Mode::HttpGet | Mode::HttpDelete => {
             let method = match config.mode {
                 Mode::HttpGet => "GET",
                 _ => "DELETE",
             };
-            // `text`, when given, is another URL than the one that was requested.
-            let url = config.text.as_ref().or(config.url.as_ref());
+            let url = config.other.as_ref().or(config.url.as_ref());
             let request = http::Request::new(method, &url.ok_or_else(|| absent("url"))?.parts());
             if let Some(header) = &config.header {
                 request.header("authorization", &header.parts());
