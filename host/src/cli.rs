@@ -11,6 +11,7 @@ mod session;
 mod signals;
 mod starter;
 mod terminal;
+mod test;
 mod trust;
 
 use std::path::PathBuf;
@@ -68,6 +69,8 @@ enum Command {
     Releases(releases::ReleasesArgs),
     /// Puts an earlier release back: image, compose file and env together
     Rollback(releases::RollbackArgs),
+    /// Runs test cases of steps and pipelines: no Docker, no SSH, no network
+    Test(test::TestArgs),
     /// Records a target's host key, after showing its fingerprint
     Trust(trust::TrustArgs),
     /// Writes a commented manifest
@@ -170,6 +173,7 @@ async fn dispatch(command: Command, terminal: &Terminal) -> Exit {
         Command::Logs(args) => history::logs(&args, terminal),
         Command::Releases(args) => releases::releases(args, terminal).await,
         Command::Rollback(args) => releases::rollback(args, terminal).await,
+        Command::Test(args) => test::test(args, terminal).await,
         Command::Trust(args) => trust::trust(args, terminal).await,
         Command::Init(args) => starter::init(&args, terminal).await,
         Command::Completions { shell } => {

@@ -13,3 +13,4 @@ pub mod exit;
 pub mod plugins;
 pub mod project;
 pub mod secrets;
+pub mod testing;

@@ -218,7 +218,7 @@ async fn load(
     }
 }
 
-async fn read(path: &Path) -> std::io::Result<Arc<[u8]>> {
+pub(crate) async fn read(path: &Path) -> std::io::Result<Arc<[u8]>> {
     let meta = tokio::fs::metadata(path).await?;
     if meta.len() > windlass_runtime::limits::MAX_COMPONENT_BYTES as u64 {
         return Err(std::io::Error::other(format!(

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value as Json;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use windlass_model::call::{ClockCall, FileCall};
 use windlass_model::{
     Blob, Call, CallContext, CallError, CallId, Capability, ErrorKind, LogStream, Reply,
@@ -130,15 +131,35 @@ struct State {
     slept: Duration,
 }
 
+/// What goes wrong at a call, whatever the script says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// Answered with this error; nothing happened.
+    Error(CallError),
+    /// Never answered.
+    Timeout,
+    /// The run is cancelled while the call is under way.
+    Cancel,
+    /// The connection goes after half of the output.
+    Cut,
+    /// The guest is stopped in the middle of the call: it gets no answer.
+    Kill,
+}
+
 /// What a script has besides its expectations.
 #[derive(Default)]
 pub struct Extras {
+    /// By number of the call in the transcript, counted from 1.
+    pub faults: Vec<(usize, Fault)>,
+    /// Fired by faults that cancel.
+    pub cancel: CancellationToken,
     /// Answers calls of the capability `file` that no expectation has.
     pub files: Option<Arc<dyn Capability>>,
     /// What `secret.reveal` answers.
     pub secrets: BTreeMap<String, String>,
-    /// Calls that no expectation has get the usual reply, if there is one:
-    /// for looking at what a step does after something went wrong.
+    /// Expectations may be used again, in any order, and calls that none has
+    /// get the usual reply, if there is one: for looking at what a step does
+    /// after something went wrong.
     pub lenient: bool,
 }
 
@@ -233,14 +254,25 @@ impl Scripted {
                 Order::Any => true,
             };
             if !skippable && *used < expectation.at_least {
-                return None;
+                break;
             }
         }
-        None
+        if !self.extras.lenient {
+            return None;
+        }
+        self.expected.iter().find(|expectation| {
+            let ours = expectation.step.as_ref().is_none_or(|of| *of == step);
+            ours && expectation.call == name && expectation.with.matches(with)
+        })
     }
 
     /// The open expectation that is most like the call.
-    fn nearest(&self, id: &CallId, name: &str, with: &Json) -> Option<(Expectation, Vec<Mismatch>)> {
+    fn nearest(
+        &self,
+        id: &CallId,
+        name: &str,
+        with: &Json,
+    ) -> Option<(Expectation, Vec<Mismatch>)> {
         let step = id.step.to_string();
         let state = self.state();
         let open = self
@@ -253,10 +285,7 @@ impl Scripted {
             })
             .map(|(expectation, _)| expectation);
         let compared = |expectation: &Expectation| {
-            (
-                expectation.clone(),
-                expectation.with.mismatches(Some(with)),
-            )
+            (expectation.clone(), expectation.with.mismatches(Some(with)))
         };
         if self.order == Order::Any {
             open.filter(|expectation| expectation.call == name)
@@ -300,6 +329,35 @@ impl Scripted {
         }
     }
 
+    async fn go_wrong(
+        &self,
+        context: &CallContext,
+        name: &str,
+        call: &Call,
+        expectation: Option<&Expectation>,
+        fault: &Fault,
+    ) -> Result<Reply, CallError> {
+        match fault {
+            Fault::Error(error) => Err(error.clone()),
+            Fault::Timeout => Err(hang(context, name).await),
+            Fault::Cancel => {
+                self.extras.cancel.cancel();
+                Err(hang(context, name).await)
+            }
+            Fault::Cut => {
+                let lines = expectation.map_or(&[][..], |expectation| &expectation.log);
+                for line in &lines[..lines.len() / 2] {
+                    context.log.line(line.stream, &line.text);
+                }
+                Err(lost(call))
+            }
+            Fault::Kill => {
+                self.extras.cancel.cancel();
+                std::future::pending().await
+            }
+        }
+    }
+
     fn usual(&self, call: &Call) -> Option<Reply> {
         if let Call::Secret(windlass_model::call::SecretCall::Reveal { name }) = call
             && let Some(value) = self.extras.secrets.get(name)
@@ -317,6 +375,17 @@ impl Scripted {
         with: &Json,
         index: usize,
     ) -> Result<Reply, CallError> {
+        let fault = self
+            .extras
+            .faults
+            .iter()
+            .find(|(number, _)| *number == index + 1);
+        if let Some((_, fault)) = fault {
+            let expectation = self.find(&context.id, name, with);
+            return self
+                .go_wrong(context, name, &call, expectation, fault)
+                .await;
+        }
         if let Some(expectation) = self.find(&context.id, name, with) {
             return self.give(context, name, &call, expectation).await;
         }
@@ -495,7 +564,10 @@ mod tests {
     async fn hanging_ends_with_the_deadline() {
         let hang = Expectation::new("docker.push", Matcher::Any, Answer::Hang);
         let scripted = Scripted::new(Order::Strict, vec![hang]);
-        let error = scripted.call(&context(), push("a")).await.expect_err("hangs");
+        let error = scripted
+            .call(&context(), push("a"))
+            .await
+            .expect_err("hangs");
         assert_eq!(error.kind, ErrorKind::Timeout);
     }
 }

@@ -30,4 +30,5 @@ pub use expression::{Resolved, Scope};
 pub use graph::{Graph, Inputs, Outputs};
 pub use lock::Lock;
 pub use manifest::Manifest;
+pub use parse::parse_duration;
 pub use request::Request;

@@ -66,7 +66,7 @@ fn is_variable_name(text: &str) -> bool {
 }
 
 /// `"1m30s"`: units from large to small, each once.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut units = [
         ("d", 86_400_000),
         ("h", 3_600_000),

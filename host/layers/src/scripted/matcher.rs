@@ -284,11 +284,7 @@ mod tests {
             (json!("a"), json!("b"), false),
             (json!(1), json!(1), true),
             (json!({"a": 1}), json!({"a": 1, "b": 2}), true),
-            (
-                json!({"exact": {"a": 1}}),
-                json!({"a": 1, "b": 2}),
-                false,
-            ),
+            (json!({"exact": {"a": 1}}), json!({"a": 1, "b": 2}), false),
             (json!([1, 2]), json!([1, 2]), true),
             (json!([1]), json!([1, 2]), false),
             (json!({"glob": "a/*"}), json!("a/b"), true),
@@ -296,7 +292,11 @@ mod tests {
             (json!({"regex": "^a.c$"}), json!("abc"), true),
             (json!({"contains": "b"}), json!("abc"), true),
             (json!({"contains": "b"}), json!(["a", "b"]), true),
-            (json!({"json": {"a": [1]}}), json!("{\"a\":[1],\"b\":2}"), true),
+            (
+                json!({"json": {"a": [1]}}),
+                json!("{\"a\":[1],\"b\":2}"),
+                true,
+            ),
             (json!({"json": {"a": 2}}), json!("{\"a\":[1]}"), false),
             (json!({"json": {"a": 2}}), json!("no json"), false),
             (json!({"secret": "TOKEN"}), token.clone(), true),
@@ -309,7 +309,11 @@ mod tests {
             (json!({"a": {"absent": true}}), json!({"a": 1}), false),
             (json!({"a": {"any": true}}), json!({}), true),
         ] {
-            assert_eq!(matches(matcher.clone(), got.clone()), fits, "{matcher} {got}");
+            assert_eq!(
+                matches(matcher.clone(), got.clone()),
+                fits,
+                "{matcher} {got}"
+            );
         }
     }
 
@@ -317,7 +321,10 @@ mod tests {
     fn mismatches_say_where() {
         let matcher = Matcher::parse(&json!({"a": {"b": 1}, "c": [{"glob": "x*"}]})).expect("one");
         let found = matcher.mismatches(Some(&json!({"a": {"b": 2}, "c": ["y"]})));
-        let paths: Vec<&str> = found.iter().map(|mismatch| mismatch.path.as_str()).collect();
+        let paths: Vec<&str> = found
+            .iter()
+            .map(|mismatch| mismatch.path.as_str())
+            .collect();
         assert_eq!(paths, ["a.b", "c.0"]);
         assert_eq!(found[0].expected, "1");
         assert_eq!(found[0].got, "2");

@@ -75,9 +75,12 @@ fn from_pairs(value: Json) -> Json {
         };
         let nested = inner.as_array().is_some_and(|inner| {
             !inner.is_empty()
-                && inner.iter().all(
-                    |pair| matches!(pair.as_array().map(Vec::as_slice), Some([Json::String(_), _])),
-                )
+                && inner.iter().all(|pair| {
+                    matches!(
+                        pair.as_array().map(Vec::as_slice),
+                        Some([Json::String(_), _])
+                    )
+                })
         });
         let inner = if nested {
             from_pairs(inner.clone())
@@ -150,7 +153,7 @@ fn archive_names(blob: &Blob) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use windlass_model::call::{HttpBody, HttpCall};
-    use windlass_model::{Text, Blob};
+    use windlass_model::{Blob, Text};
 
     use super::*;
 
@@ -179,7 +182,11 @@ mod tests {
     fn blobs_show_what_they_hold() {
         let blobs = Blobs::default();
         let reference = blobs.add(Blob::from_bytes("hello".into()));
-        let shown = tidy(serde_json::to_value(&reference).expect("json"), false, &blobs);
+        let shown = tidy(
+            serde_json::to_value(&reference).expect("json"),
+            false,
+            &blobs,
+        );
         assert_eq!(shown["text"], "hello");
     }
 }
