@@ -385,6 +385,8 @@ impl Guest {
     /// Counts bytes that a handle keeps on the host's side.
     pub(crate) fn hold(&mut self, bytes: usize) -> Trapped<()> {
         self.held = self.held.saturating_add(bytes);
+        // Counted here from now on.
+        self.call_text = 0;
         if self.held > limits::MAX_HELD_BYTES {
             let limit = limits::MAX_HELD_BYTES / (1024 * 1024);
             return Err(self.reached(format!("its limit of {limit} MiB in values and requests")));

@@ -170,13 +170,17 @@ impl Plugin {
             .imports(&host.engine)
             .map(|(name, _)| name.to_owned())
             .collect();
-        check_interfaces(name, &imports)?;
+        check_interfaces(name, imports.iter())?;
         let exported: Vec<String> = component
             .component_type()
             .exports(&host.engine)
             .map(|(name, _)| name.to_owned())
             .collect();
-        check_interfaces(name, &exported)?;
+        // What else it exports is its own business.
+        let ours = exported
+            .iter()
+            .filter(|export| export.starts_with("windlass:plugin/"));
+        check_interfaces(name, ours)?;
         if !exported
             .iter()
             .any(|export| export.starts_with("windlass:plugin/step@"))
@@ -415,6 +419,7 @@ impl Plugin {
             Guest::new(setup, Arc::clone(&self.host.limits), wasi.build(), now),
         );
         store.limiter(|guest| &mut guest.limiter);
+        store.set_max_component_handles(limits::MAX_HANDLES);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut context| {
             let guest = context.data_mut();
@@ -473,7 +478,9 @@ impl Plugin {
     fn trapped(&self, trap: &wasmtime::Error, guest: &Guest, stderr: &Capture) -> CallError {
         let name = &self.name;
         let mut limit = guest.limiter.reached.clone();
-        if let Some(ResourceTableError::Full) = trap.downcast_ref() {
+        let full = matches!(trap.downcast_ref(), Some(ResourceTableError::Full));
+        // Wasmtime counts handles and lends, too, and has no type for it.
+        if full || trap.root_cause().to_string().contains("handle limit") {
             limit = Some(format!("its limit of {} handles", limits::MAX_HANDLES));
         }
         if let Some(wasmtime::Trap::StackOverflow) = trap.downcast_ref() {
@@ -496,8 +503,8 @@ impl Plugin {
                 Some(second) => format!("{first} {second}"),
                 None => first.to_owned(),
             }
-        } else if let Some(code) = trap.downcast_ref::<wasmtime_wasi::I32Exit>() {
-            format!("it called exit({})", code.0)
+        } else if trap.is::<wasmtime_wasi::I32Exit>() {
+            "it ended its process instead of returning".to_owned()
         } else if let Some(trap) = trap.downcast_ref::<wasmtime::Trap>() {
             trap.to_string()
         } else {
@@ -574,7 +581,10 @@ enum Ended<T> {
 }
 
 /// `windlass:plugin/x@0.3.1`, for one, is not for a host of 0.1.
-fn check_interfaces(name: &str, interfaces: &[String]) -> Result<(), PluginError> {
+fn check_interfaces<'a>(
+    name: &str,
+    interfaces: impl Iterator<Item = &'a String>,
+) -> Result<(), PluginError> {
     for interface in interfaces {
         if let Some(rest) = interface.strip_prefix("windlass:plugin/") {
             let version = rest.split_once('@').map_or("", |(_, version)| version);

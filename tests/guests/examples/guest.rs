@@ -76,6 +76,7 @@ enum Mode {
     LongText,
     LongTextOfValues,
     SelectMany,
+    SelectFarTooMany,
     HugeLog,
     Outputs,
     LargeOutput,
@@ -376,14 +377,18 @@ fn without_end(config: &Config) -> Result<(), Error> {
         Mode::LongTextOfValues => {
             let value = Value::from_text(&"x".repeat(1024 * 1024));
             let mut parts = Vec::new();
-            for _ in 0..100_000 {
+            for _ in 0..1_000 {
                 parts.push(windlass_sdk::Part::Value(&value));
             }
             output::text("text", &parts)?;
         }
-        Mode::SelectMany => {
+        Mode::SelectMany | Mode::SelectFarTooMany => {
             let job = config.exec()?;
-            let many = vec![&job; 1_000_000];
+            let count = match config.mode {
+                Mode::SelectMany => 1_000,
+                _ => 1_000_000,
+            };
+            let many = vec![&job; count];
             jobs::select(&many, 60_000)?;
         }
         Mode::HugeLog => log::write(Level::Info, &"x".repeat(70 * 1024)),
@@ -581,13 +586,20 @@ fn tell(config: &Config) -> Result<(), Error> {
         Mode::SecretForms => {
             let secret = config.text()?.read()?.into_owned();
             let base64 = base64::engine::general_purpose::STANDARD;
-            let hex = |text: &str| -> String {
-                text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+            let percent = |text: &str| -> String {
+                text.bytes()
+                    .map(|byte| match byte {
+                        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => {
+                            char::from(byte).to_string()
+                        }
+                        byte => format!("%{byte:02X}"),
+                    })
+                    .collect()
             };
             info!("base64 {}", base64.encode(&secret));
             info!("base64 {}", base64.encode(format!("user:{secret}")));
             info!("base64 {}", base64.encode(format!("x{secret}y")));
-            info!("url {}", hex(&secret));
+            info!("url {}", percent(&secret));
             info!("json {}", serde_json::json!(secret));
             info!("cut {}{secret}", "x".repeat(16 * 1024 - 10));
             Ok(())

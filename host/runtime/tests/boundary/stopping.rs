@@ -15,7 +15,7 @@ use crate::support::{
     script, setup,
 };
 
-const SHORT: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(300);
 const NEVER: Duration = Duration::from_secs(3_600);
 
 fn patient() -> Limits {
@@ -28,10 +28,11 @@ fn patient() -> Limits {
 #[tokio::test]
 async fn a_busy_loop_ends_at_the_deadline() {
     require!(Guests);
+    let plugin = guest_with(patient()).await;
     let (mut setup, _) = setup(json!({ "mode": "loop" }), script([]));
     setup.deadline = Instant::now() + SHORT;
     let grace_over = setup.deadline + limits().cancel_grace;
-    let finished = in_time(guest_with(patient()).await.run(setup)).await;
+    let finished = in_time(plugin.run(setup)).await;
     assert!(Instant::now() >= grace_over);
     let error = failure(&finished);
     assert_eq!(error.kind, ErrorKind::Timeout);
@@ -135,9 +136,10 @@ async fn a_pending_call_is_cancelled_when_the_deadline_passes() {
     require!(Guests);
     let order = Happened::default();
     let far = FarSide::new(&order, Duration::ZERO);
+    let plugin = guest().await;
     let (mut setup, _) = setup(json!({ "mode": "sleep" }), far);
     setup.deadline = Instant::now() + SHORT;
-    let finished = in_time(guest().await.run(setup)).await;
+    let finished = in_time(plugin.run(setup)).await;
     assert_eq!(failure(&finished).code, "step.timeout");
     assert_eq!(
         order.all().last().map(String::as_str),
@@ -212,9 +214,10 @@ async fn a_container_goes_with_a_guest_that_hangs() {
     let answer = Answer::Reply(Reply::Id("c0ffee".into()));
     let stack = script([("docker.run", answer)]);
     let config = json!({ "mode": "container_hang", "image": "app:1" });
+    let plugin = guest_with(patient()).await;
     let (mut setup, _) = setup(config, stack.clone());
     setup.deadline = Instant::now() + SHORT;
-    let finished = in_time(guest_with(patient()).await.run(setup)).await;
+    let finished = in_time(plugin.run(setup)).await;
     // It makes its sleeps answer at once, so it is either of the two.
     let code = &failure(&finished).code;
     assert!(

@@ -52,7 +52,7 @@ async fn other_traps_say_what_happened() {
     let (finished, _) = run("exit").await;
     assert_eq!(
         failure(&finished).message,
-        "plugin guest trapped: it called exit(3)"
+        "plugin guest trapped: it ended its process instead of returning"
     );
 }
 
