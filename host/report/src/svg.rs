@@ -139,4 +139,7 @@ fn escape(text: &str) -> String {
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
+        // Browsers let `xml:space` of a group go, and then drop spaces at the
+        // ends, by which the columns stand.
+        .replace(' ', "\u{a0}")
 }
