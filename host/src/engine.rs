@@ -66,6 +66,8 @@ pub struct RunInput {
     pub reused: Outputs,
     pub operator: Option<Vec<Grant>>,
     pub cancel: CancellationToken,
+    /// What guests see as the time.
+    pub clock: Arc<dyn Clock>,
     pub who: String,
     pub link: Option<String>,
 }
@@ -85,6 +87,11 @@ impl Clock for SystemClock {
     }
 }
 
+/// The time of this machine.
+pub fn system_clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
 /// What every part of a run shares.
 struct Context {
     run: RunId,
@@ -98,6 +105,7 @@ struct Context {
     changes: Changes,
     operator: Option<Vec<Grant>>,
     cancel: CancellationToken,
+    clock: Arc<dyn Clock>,
     facts: Facts,
     who: String,
     /// Of `@engine`'s calls.
@@ -184,6 +192,7 @@ impl Context {
             changes: Changes::default(),
             operator: input.operator,
             cancel: input.cancel,
+            clock: input.clock,
             facts,
             who: input.who,
             seq: AtomicU64::new(0),

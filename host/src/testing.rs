@@ -189,6 +189,7 @@ impl Pipeline for Project {
             reused: Outputs::default(),
             operator: None,
             cancel: run.cancel,
+            clock: run.clock,
             who: "test@windlass".to_owned(),
             link: given.link,
         })

@@ -2,12 +2,12 @@
 
 use serde_json::{Value as Json, json};
 use windlass_layers::Redactor;
-use windlass_layers::scripted::{Asked, Matcher, Mismatch};
+use windlass_layers::scripted::{Asked, Expectation, Matcher, Mismatch};
 use windlass_model::grant::Pattern;
 use windlass_model::{CallError, Reply, Secrets};
 
 use crate::bench::{Actual, Line};
-use crate::case::Case;
+use crate::case::{Case, Subject};
 use crate::format::{Ending, Sent, Unused};
 use crate::mess;
 
@@ -55,14 +55,14 @@ pub fn judge(case: &Case, actual: &Actual) -> Vec<Problem> {
         return vec![Problem::pair("it could not start", "a run", reason)];
     }
     let mut problems = Vec::new();
-    unexpected(actual, &mut problems);
+    unexpected(case, actual, &mut problems);
     outcome(case, actual, &mut problems);
     if case.assert.unused == Unused::Fail {
         for unused in &actual.unused {
             let expectation = &unused.expectation;
             let wanted = match expectation.at_least {
-                1 => format!("{} {}", expectation.call, expectation.with),
-                more => format!("{} {}, {more} times", expectation.call, expectation.with),
+                1 => wanted(expectation),
+                more => format!("{}, {more} times", wanted(expectation)),
             };
             let got = match unused.used {
                 0 => "it was never called".to_owned(),
@@ -113,7 +113,7 @@ pub fn judge_fault(case: &Case, actual: &Actual) -> Vec<Problem> {
     problems
 }
 
-fn unexpected(actual: &Actual, problems: &mut Vec<Problem>) {
+fn unexpected(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
     for unexpected in &actual.unexpected {
         let Some(asked) = actual.transcript.get(unexpected.call) else {
             continue;
@@ -122,7 +122,7 @@ fn unexpected(actual: &Actual, problems: &mut Vec<Problem>) {
         let what = format!(
             "call {number}, {}, was not expected{}",
             asked.name,
-            by(asked)
+            by(case, asked)
         );
         match &unexpected.nearest {
             Some((nearest, mismatches)) if nearest.call == asked.name => {
@@ -144,7 +144,7 @@ fn unexpected(actual: &Actual, problems: &mut Vec<Problem>) {
             }
             Some((nearest, _)) => problems.push(Problem::pair(
                 what,
-                format!("{} {} ({})", nearest.call, nearest.with, nearest.place),
+                format!("{} ({})", wanted(nearest), nearest.place),
                 format!("{} {}", asked.name, pretty(&asked.with)),
             )),
             None => problems.push(Problem::pair(
@@ -156,8 +156,20 @@ fn unexpected(actual: &Actual, problems: &mut Vec<Problem>) {
     }
 }
 
-fn by(asked: &Asked) -> String {
-    format!(" of step {}", asked.id.step)
+/// Which step of a pipeline made the call.
+fn by(case: &Case, asked: &Asked) -> String {
+    match case.subject {
+        Subject::Pipeline(_) => format!(" of step {}", asked.id.step),
+        Subject::Plugin(..) => String::new(),
+    }
+}
+
+/// A call and what it must look like.
+fn wanted(expectation: &Expectation) -> String {
+    match expectation.with {
+        Matcher::Any => expectation.call.clone(),
+        ref with => format!("{} {with}", expectation.call),
+    }
 }
 
 fn pretty(value: &Json) -> String {
@@ -184,6 +196,12 @@ fn shown(error: &CallError) -> String {
 
 fn outcome(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
     let expected = case.assert.outcome;
+    // What follows from a call that the script does not have says no more.
+    if let Some(error) = &actual.error
+        && error.code == "script.unexpected"
+    {
+        return;
+    }
     if expected != actual.outcome {
         let got = match &actual.error {
             Some(error) => format!("{}\n{}", actual.outcome.name(), shown(error)),
@@ -286,7 +304,7 @@ fn transcript(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
     let Some(expected) = &case.assert.transcript else {
         return;
     };
-    let pipeline = matches!(case.subject, crate::case::Subject::Pipeline(_));
+    let pipeline = matches!(case.subject, Subject::Pipeline(_));
     let got: Vec<String> = actual
         .transcript
         .iter()

@@ -216,6 +216,7 @@ impl Session {
             reused: Outputs::default(),
             operator: self.operator.clone(),
             cancel,
+            clock: crate::engine::system_clock(),
             who: self.project.who(),
             link: self.project.ci.link.clone(),
         }

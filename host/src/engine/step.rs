@@ -13,7 +13,7 @@ use windlass_model::{CallError, Capability, ErrorKind, StepKey};
 use windlass_runtime::Setup;
 
 use super::policy::complete;
-use super::{Context, SystemClock, policy_for};
+use super::{Context, policy_for};
 
 /// How an instance ended.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub(super) fn setup(
         attempt,
         stack,
         sink: context.bus.sink(step.clone()),
-        clock: Arc::new(SystemClock),
+        clock: Arc::clone(&context.clock),
         blobs: Arc::clone(&context.blobs),
         deadline,
         cancel: context.cancel.child_token(),
