@@ -341,6 +341,7 @@ impl Releases {
         script.set("RESTORE", if restore { "restore" } else { "" })?;
         script.push(shell::VERIFY);
         script.push(shell::LINKS);
+        script.push(shell::STRAYS);
         script.push(shell::ACTIVATE);
         let answer = script.run(&self.ssh, place.context, place.target).await?;
         refused(&place, &answer, id)?;

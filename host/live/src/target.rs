@@ -1,14 +1,11 @@
 //! The capability `target`: facts about a target, and batches of typed
 //! operations, each in one round trip.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
 use windlass_model::call::{TargetCall, TargetOp};
 use windlass_model::reply::TargetFacts;
-use windlass_model::{BlobRef, CallContext, CallError, ErrorKind, Reply, TargetName};
+use windlass_model::{BlobRef, CallContext, CallError, Reply, TargetName};
 use zeroize::Zeroizing;
 
 use crate::Config;
@@ -24,67 +21,23 @@ pub(crate) use facts::inspect;
 #[derive(Debug)]
 pub struct Target {
     ssh: Arc<Connections>,
-    inspected: HashMap<TargetName, Mutex<Option<Inspected>>>,
-}
-
-#[derive(Debug)]
-struct Inspected {
-    at: Instant,
-    result: Result<TargetFacts, CallError>,
 }
 
 impl Target {
-    pub fn new(config: Arc<Config>, ssh: Arc<Connections>) -> Self {
-        let names = config.targets.iter().map(|target| target.name.clone());
-        Self {
-            ssh,
-            inspected: names.map(|name| (name, Mutex::default())).collect(),
-        }
+    pub fn new(_config: Arc<Config>, ssh: Arc<Connections>) -> Self {
+        Self { ssh }
     }
 
     pub async fn call(&self, context: &CallContext, call: TargetCall) -> Result<Reply, CallError> {
         match call.op {
             TargetOp::Inspect => {
-                let facts = self.inspect(context, &call.target).await?;
+                let facts: TargetFacts = inspect(&self.ssh, context, &call.target).await?;
                 Ok(Reply::Facts(Box::new(facts)))
             }
             TargetOp::Apply { ops } => apply::apply(&self.ssh, context, &call.target, &ops)
                 .await
                 .map(Reply::Outcomes),
         }
-    }
-
-    /// All steps ask before the first effect, at once: those who ask while an answer is
-    /// under way share it.
-    async fn inspect(
-        &self,
-        context: &CallContext,
-        target: &TargetName,
-    ) -> Result<TargetFacts, CallError> {
-        let asked = Instant::now();
-        let Some(last) = self.inspected.get(target) else {
-            return inspect(&self.ssh, context, target).await;
-        };
-        let mut last = tokio::select! {
-            last = timeout_at(context.deadline, last.lock()) => last.map_err(|_| {
-                CallError::timeout("target.inspect", format!("{target} was not looked at in time"))
-            })?,
-            () = context.cancel.cancelled() => return Err(CallError::cancelled()),
-        };
-        if let Some(last) = last.as_ref().filter(|last| last.at >= asked) {
-            return last.result.clone();
-        }
-        let result = inspect(&self.ssh, context, target).await;
-        // What only this caller's own end was says nothing about the target.
-        let shared = !matches!(
-            result.as_ref().map_err(|error| error.kind),
-            Err(ErrorKind::Cancelled | ErrorKind::Timeout)
-        );
-        *last = shared.then(|| Inspected {
-            at: Instant::now(),
-            result: result.clone(),
-        });
-        result
     }
 }
 

@@ -55,8 +55,8 @@ pub(super) async fn put_back(
         return BTreeMap::new();
     }
     let reason = match failure {
-        Some((Some(step), error)) => format!("{step} failed: {}", error.message),
-        Some((None, error)) => error.message.clone(),
+        Some((Some(step), error)) => format!("{step} failed: {}", headline(error)),
+        Some((None, error)) => headline(error).to_owned(),
         None => "the run failed".to_owned(),
     };
     context.bus.emit(Event::RollbackStarted {
@@ -101,6 +101,12 @@ pub(super) async fn put_back(
         });
     }
     tasks.join_all().await.into_iter().flatten().collect()
+}
+
+/// The first line: what follows (each attempt of a probe, say) stands with the step.
+fn headline(error: &CallError) -> &str {
+    let line = error.message.lines().next().unwrap_or_default();
+    line.trim_end_matches(':')
 }
 
 /// Puts a release that the user chose back on every place. Gives the first

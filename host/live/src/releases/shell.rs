@@ -80,6 +80,24 @@ pub(super) const LINKS: &str = r#"links() {
 }
 "#;
 
+/// `strays ID`: removes what a later release started beside the services of ID, which was
+/// put back. Containers that nobody here started are none of our business.
+pub(super) const STRAYS: &str = r#"strays() {
+  c "$D/releases/$1" config --services > "$T/kept" 2>/dev/null || return 0
+  docker ps -a --no-trunc --filter "label=com.docker.compose.project=$PROJECT" --filter label=com.docker.compose.oneoff=False \
+    --format '{{.ID}} {{.Label "com.docker.compose.service"}} {{.Label "com.docker.compose.project.config_files"}}' 2>/dev/null |
+  while read -r s_id s_service s_file; do
+    case $s_file in "$D/releases/"*) ;; *) continue ;; esac
+    s_of=${s_file#"$D/releases/"}; s_of=${s_of%%/*}
+    [ "$s_of" != "$1" ] && [ "$(printf '%s\n' "$1" "$s_of" | LC_ALL=C sort | tail -n 1)" = "$s_of" ] || continue
+    grep -qxF -- "$s_service" "$T/kept" || echo "$s_id"
+  done > "$T/strays"
+  [ -s "$T/strays" ] || return 0
+  docker stop -t 5 $(cat "$T/strays") > /dev/null 2>&1
+  docker rm -f $(cat "$T/strays") > /dev/null 2>&1
+}
+"#;
+
 /// Accepts or refuses what was put into `$R`, and compares it with what runs.
 pub(super) const STAGE: &str = r#"DONE=
 trap '[ -n "$DONE" ] || rm -rf "$R"; for f in $MADE; do rm -f "$D/$f"; done; rm -rf "$T"' EXIT
@@ -119,7 +137,8 @@ wait
 if grep -qvi 'no such image' "$T/image.err"; then refuse docker "$T/image.err"; fi
 same() {
   [ -n "$CUR" ] || return 1
-  case $(state "$CUR") in good|current) ;; *) return 1 ;; esac
+  # One that no run ended well with is put up again, to become good.
+  [ "$(state "$CUR")" = good ] || return 1
   o="$D/releases/$CUR"
   cmp -s "$R/names" "$o/names" || return 1
   while read -r f; do cmp -s "$R/$f" "$o/$f" || return 1; done < "$R/names"
@@ -171,7 +190,10 @@ if links "$ID"; then
     WHY=verify
     if verify "$R" > "$T/why"; then
       WHY=switch
-      if link "releases/$ID" "$D/current" 2> "$T/why"; then WHY=; settle "$D"; fi
+      if link "releases/$ID" "$D/current" 2> "$T/why"; then
+        WHY=; settle "$D"
+        [ -z "$RESTORE" ] || strays "$ID"
+      fi
     fi
   else
     r=$?
@@ -186,9 +208,10 @@ if [ -z "$WHY" ]; then
   case $RESTORE$BEFORE in restoregood|restoresuperseded) NEXT=good ;; esac
   mark "$ID" $NEXT
   if [ -n "$PREVIOUS" ] && [ "$PREVIOUS" != "$ID" ]; then
-    case $RESTORE$(state "$PREVIOUS") in
-      good|current|restoregood) mark "$PREVIOUS" superseded ;;
-      restore*) mark "$PREVIOUS" failed ;;
+    # Only what was good is something to go back to.
+    case $(state "$PREVIOUS") in
+      good) mark "$PREVIOUS" superseded ;;
+      *) mark "$PREVIOUS" failed ;;
     esac
   fi
   say active 0 "$ID"
@@ -202,6 +225,7 @@ else
     rm -f "$T/before"
     if links "$BACK" && live c "$D/releases/$BACK" up -d $ORPHANS && verify "$D/releases/$BACK" > "$T/back"; then
       link "releases/$BACK" "$D/current" 2> "$T/err" && PUT=back
+      strays "$BACK"
     fi
     say put 0 "$PUT $BACK"
     [ "$PUT" = back ] || { [ -f "$T/back" ] || tail -c 2048 "$T/out" > "$T/back"; emit putwhy 0 "$T/back"; }
