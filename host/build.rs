@@ -69,7 +69,36 @@ fn run() -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     }
     code.push_str("];\n");
-    fs::write(out.join("built_in.rs"), code).map_err(|error| error.to_string())
+    fs::write(out.join("built_in.rs"), code).map_err(|error| error.to_string())?;
+    fs::write(out.join("kit.rs"), kit(&here)?).map_err(|error| error.to_string())
+}
+
+/// The interface, and the authors' crate: `windlass plugin new` writes them.
+fn kit(here: &Path) -> Result<String, String> {
+    let mut code = String::new();
+    for (name, dir, extension) in [
+        ("WIT", here.join("../wit"), "wit"),
+        ("SDK", here.join("../plugins/sdk/src"), "rs"),
+    ] {
+        let entries = fs::read_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|found| found == extension))
+            .collect();
+        files.sort();
+        writeln!(code, "pub(super) const {name}: &[(&str, &str)] = &[")
+            .map_err(|error| error.to_string())?;
+        for file in files {
+            let Some(base) = file.file_name().and_then(|base| base.to_str()) else {
+                continue;
+            };
+            let path = file.display().to_string();
+            writeln!(code, "    ({base:?}, include_str!({path:?})),")
+                .map_err(|error| error.to_string())?;
+        }
+        code.push_str("];\n");
+    }
+    Ok(code)
 }
 
 /// Everything but what building writes.
