@@ -1,10 +1,10 @@
 //! The whole run as one value, for plugins that notify people.
 
 use serde_json::{Value, json};
-use windlass_model::event::{Envelope, StepState};
+use windlass_model::event::{Envelope, Outcome, StepState};
 
 use crate::clean::clean;
-use crate::summary::{Row, Summary};
+use crate::summary::{Restored, Row, Summary};
 use crate::theme::state_word;
 
 /// What stands in `context` for a notification:
@@ -18,12 +18,14 @@ use crate::theme::state_word;
 ///  "steps": [{"name": "build", "target": null, "state": "succeeded",
 ///             "duration_ms": 4200, "error": null}],
 ///  "rollback": {"targets": [{"target": "prod_1", "release": "…",
-///                            "outcome": "succeeded"}]},
+///                            "outcome": "restored"}]},
 ///  "error": {"step": "deploy@prod_1", "message": "…", "hint": null}}
 /// ```
 ///
-/// `outcome` is `running` before the last event; `state` is null for a step
-/// that has not finished. `release` is the one that all targets have, if they
+/// `outcome` is `running` before the last event, and `rolled-back` for a run that
+/// failed and put back every target that it had to. `state` is null for a step
+/// that has not finished yet; one that a failed run never came to is `skipped`.
+/// `release` is the one that all targets have, if they
 /// have one.
 pub fn report_json<'a>(events: impl IntoIterator<Item = &'a Envelope>) -> Value {
     Summary::of(events).report()
@@ -59,7 +61,7 @@ impl Summary {
             "branch": facts.map(|facts| facts.branch.as_str()),
             "dirty": facts.is_some_and(|facts| facts.dirty),
             "who": facts.map(|facts| facts.who.as_str()),
-            "outcome": finished.map_or_else(|| json!("running"), |finished| json!(finished.outcome)),
+            "outcome": self.outcome_json(),
             "started": started.map(|(at, _)| at.to_string()),
             "duration_ms": self.total_ms(),
             "link": facts.and_then(|facts| facts.link.as_deref()),
@@ -71,14 +73,33 @@ impl Summary {
         })
     }
 
+    fn outcome_json(&self) -> Value {
+        let Some(finished) = &self.finished else {
+            return json!("running");
+        };
+        let put_back = self.rollback.as_ref().is_some_and(|rollback| {
+            let restored = |restored: &Option<Restored>| {
+                restored
+                    .as_ref()
+                    .is_some_and(|restored| restored.error.is_none())
+            };
+            !rollback.targets.is_empty() && rollback.targets.values().all(restored)
+        });
+        match finished.outcome {
+            Outcome::Failed if put_back => json!("rolled-back"),
+            outcome => json!(outcome),
+        }
+    }
+
     fn steps_json(&self) -> Vec<Value> {
+        let rest = self.finished.as_ref().map(|_| StepState::Skipped);
         self.rows
             .iter()
             .map(|(step, row)| {
                 json!({
                     "name": step.name,
                     "target": step.target,
-                    "state": row.state.map(state_word),
+                    "state": row.state.or(rest).map(state_word),
                     "duration_ms": row.duration_ms,
                     "error": message(row),
                 })
@@ -92,13 +113,17 @@ impl Summary {
             .targets
             .iter()
             .map(|(target, restored)| {
-                let failed = restored
-                    .as_ref()
-                    .is_none_or(|restored| restored.error.is_some());
+                let outcome = match restored {
+                    None => "not put back".to_owned(),
+                    Some(Restored {
+                        error: Some(error), ..
+                    }) => format!("not put back: {}", clean(&error.message)),
+                    Some(_) => "restored".to_owned(),
+                };
                 json!({
                     "target": target,
                     "release": restored.as_ref().and_then(|restored| restored.release.as_deref()),
-                    "outcome": if failed { "failed" } else { "succeeded" },
+                    "outcome": outcome,
                 })
             })
             .collect();

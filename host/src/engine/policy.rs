@@ -13,10 +13,12 @@ use serde_json::Value as Json;
 use crate::plugins::{Loaded, PluginSet};
 
 /// A host, target, repository or path that comes from another step's output
-/// needs a written grant: these verbs name one.
+/// needs a written grant, and so do a container's rights: these verbs name one.
 const NEED_WRITTEN: &[&str] = &[
     "docker.engine",
     "docker.mount",
+    "docker.network",
+    "docker.privileged",
     "docker.push",
     "file.read",
     "git.push",

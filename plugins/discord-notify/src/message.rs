@@ -90,6 +90,10 @@ pub(crate) fn build(report: &Report, title: Option<&str>, mention: Option<&Menti
         let error = step.error.as_deref().unwrap_or("no reason was given");
         add(format!("{} failed", escape(&step.title())), fenced(error));
     }
+    if let Some(reason) = report.reason() {
+        let what = reason.step.as_deref().unwrap_or("The run");
+        add(format!("{} failed", escape(what)), fenced(&reason.message));
+    }
     let more = report.failures().count().saturating_sub(ERRORS);
     if more > 0 {
         add("more".to_owned(), format!("{more} more failed"));
@@ -145,6 +149,8 @@ fn step_line(step: &Step) -> String {
         State::Failed => "❌",
         State::Skipped => "⏩",
         State::Cancelled => "🚫",
+        State::Tolerated => "⚠️",
+        State::Reused => "♻️",
         State::Other => "❔",
     };
     let title = escape(&step.title());

@@ -37,14 +37,19 @@ impl Outcome {
 }
 
 /// How a step ended, or what it does when the report is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     Succeeded,
     Failed,
     Skipped,
     Cancelled,
-    /// Anything that a later version may add.
+    /// Failed, which the manifest allows it.
+    Tolerated,
+    /// Left out; its outputs are those of an earlier run.
+    Reused,
+    /// Not ended yet, or anything that a later version may add.
+    #[default]
     #[serde(other)]
     Other,
 }
@@ -57,9 +62,16 @@ impl State {
             Self::Failed => "failed",
             Self::Skipped => "skipped",
             Self::Cancelled => "cancelled",
+            Self::Tolerated => "failed, tolerated",
+            Self::Reused => "reused",
             Self::Other => "unknown",
         }
     }
+}
+
+/// A step that has not ended has a null in place of its state.
+fn known_or_other<'de, D: serde::Deserializer<'de>>(from: D) -> Result<State, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 /// One step, on one target where it has targets.
@@ -67,6 +79,7 @@ impl State {
 pub struct Step {
     pub name: String,
     pub target: Option<String>,
+    #[serde(default, deserialize_with = "known_or_other")]
     pub state: State,
     #[serde(default)]
     pub duration_ms: u64,
@@ -141,6 +154,17 @@ pub struct Report {
     #[serde(default)]
     pub steps: Vec<Step>,
     pub rollback: Option<Rollback>,
+    /// Why it failed.
+    pub error: Option<Failure>,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Failure {
+    /// `deploy@prod_1`; absent when no step was at fault.
+    pub step: Option<String>,
+    pub message: String,
+    pub hint: Option<String>,
 }
 
 impl Report {
@@ -189,6 +213,16 @@ impl Report {
         })
     }
 
+    /// The reason of a run that failed before, or without, a failing step: a
+    /// preflight's finding, a lease that another run holds.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Failure> {
+        let none = self.failures().next().is_none();
+        self.error
+            .as_ref()
+            .filter(|_| none && self.outcome.is_failure())
+    }
+
     /// The steps that failed, first to last.
     pub fn failures(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(|step| step.state == State::Failed)
@@ -208,7 +242,8 @@ mod tests {
                 "release": "20260124-014658", "new_field": 1,
                 "steps": [{"name": "deploy", "target": "prod_1", "state": "failed",
                            "duration_ms": 12, "error": "boom"},
-                          {"name": "health", "target": null, "state": "paused"}],
+                          {"name": "health", "target": null, "state": "paused"},
+                          {"name": "tag", "target": null, "state": null}],
                 "rollback": {"targets": [{"target": "prod_1", "release": "a", "outcome": "restored"}]}}"#,
         )
         .unwrap();
@@ -217,6 +252,7 @@ mod tests {
         assert_eq!(report.short_commit(), "0123456789");
         assert_eq!(report.failures().count(), 1);
         assert_eq!(report.steps[1].state, State::Other);
+        assert_eq!(report.steps[2].state, State::Other);
         assert_eq!(
             report.rollback.unwrap().targets[0].line(),
             "prod_1: a restored"

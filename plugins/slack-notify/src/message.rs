@@ -59,7 +59,12 @@ pub(crate) fn build(report: &Report, title: Option<&str>, mention: Option<&Menti
         blocks.push(section(markup));
     }
     for step in report.failures().take(ERRORS) {
-        blocks.push(section(&failure(step)));
+        let error = step.error.as_deref().unwrap_or("no reason was given");
+        blocks.push(section(&failure(&step.title(), error)));
+    }
+    if let Some(reason) = report.reason() {
+        let what = reason.step.as_deref().unwrap_or("The run");
+        blocks.push(section(&failure(what, &reason.message)));
     }
     let more = report.failures().count().saturating_sub(ERRORS);
     if more > 0 {
@@ -91,11 +96,10 @@ pub(crate) fn build(report: &Report, title: Option<&str>, mention: Option<&Menti
     json!({"text": fallback, "blocks": blocks})
 }
 
-fn failure(step: &Step) -> String {
+fn failure(what: &str, error: &str) -> String {
     // A fence within the fence would end it.
-    let error = step.error.as_deref().unwrap_or("no reason was given");
     let error = error.trim().replace("```", "'''");
-    let title = format::head(&step.title(), HEADER);
+    let title = format::head(what, HEADER);
     format!(
         "*{}* failed\n```{}```",
         escape(&title),
@@ -109,6 +113,8 @@ fn step_line(step: &Step) -> String {
         State::Failed => ":x:",
         State::Skipped => ":fast_forward:",
         State::Cancelled => ":no_entry_sign:",
+        State::Tolerated => ":warning:",
+        State::Reused => ":recycle:",
         State::Other => ":grey_question:",
     };
     let title = escape(&step.title());

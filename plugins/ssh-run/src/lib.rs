@@ -44,7 +44,10 @@ impl Plugin for SshRun {
     fn outputs() -> Vec<OutputSpec> {
         vec![
             OutputSpec::number("exit_code", "The exit code of the command"),
-            OutputSpec::text("stdout_tail", "The end of what it printed, up to 16 KiB"),
+            OutputSpec::text(
+                "stdout_tail",
+                "The end of what it printed, up to 16 KiB, without the last line break",
+            ),
         ]
     }
 
@@ -93,7 +96,8 @@ impl Plugin for SshRun {
         )?
         .wait()?;
         output::json("exit_code", &exit.code)?;
-        output::string("stdout_tail", &exit.tail)?;
+        // As in a shell's $(…): the value is the line, not its end.
+        output::string("stdout_tail", exit.tail.trim_end_matches(['\r', '\n']))?;
         match exit.code {
             0 => Ok(()),
             127 => Err(exit
