@@ -590,6 +590,13 @@ fn times(raw: Option<RawTimes>) -> Result<(u32, u32), String> {
 fn given(base: &Path, file: RawFile) -> Result<Vec<u8>, String> {
     match file {
         RawFile::Text(text) => Ok(text.into_bytes()),
+        RawFile::Repeated { text, times } => {
+            let bytes = u64::try_from(text.len().saturating_mul(times)).unwrap_or(u64::MAX);
+            if bytes > MAX_GIVEN_BYTES {
+                return Err("a file of more than 64 MiB".to_owned());
+            }
+            Ok(text.repeat(times).into_bytes())
+        }
         RawFile::Path { path } => {
             let path = base.join(path);
             let read = || {

@@ -72,12 +72,13 @@ pub(crate) struct RawInputs {
     pub(crate) from: Option<String>,
 }
 
-/// A file's text, or another file that has it.
+/// A file's text, another file that has it, or a text many times over.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum RawFile {
     Text(String),
     Path { path: String },
+    Repeated { text: String, times: usize },
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -15,11 +15,11 @@ pub fn view(call: &Call, blobs: &Blobs) -> Json {
     let Ok(Json::Object(mut table)) = serde_json::to_value(call) else {
         return Json::Null;
     };
-    table.remove("capability");
-    table.remove("op");
+    table.shift_remove("capability");
+    table.shift_remove("op");
     let build = matches!(call, Call::Docker(call) if matches!(call.op, windlass_model::call::DockerOp::Build(_)));
     if matches!(call, Call::Http(_)) {
-        table.remove("method");
+        table.shift_remove("method");
         let body = table.get("body").cloned();
         match body {
             Some(Json::Object(body)) => {
@@ -28,7 +28,7 @@ pub fn view(call: &Call, blobs: &Blobs) -> Json {
                 }
             }
             _ => {
-                table.remove("body");
+                table.shift_remove("body");
             }
         }
     }
