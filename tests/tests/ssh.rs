@@ -127,7 +127,7 @@ fn a_command_runs_and_nothing_is_left() {
     let outcome = server.run();
     assert_ends(&outcome, 0, &["hello from the box"]);
     assert_eq!(server.sshd.logins(), 1, "one connection for the whole run");
-    assert_eq!(server.left_over(), [PathBuf::new(); 0]);
+    assert_eq!(server.left_over(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn a_key_that_does_not_fit_is_told_apart() {
         assert_ends(&outcome, code, &says);
         let line = key.lines().nth(1).unwrap_or(&key);
         assert!(!outcome.says(line), "the key is shown: {outcome}");
-        assert_eq!(server.left_over(), [PathBuf::new(); 0]);
+        assert_eq!(server.left_over(), Vec::<PathBuf>::new());
     }
 }
 
@@ -291,7 +291,7 @@ connect_timeout = "2s"
         &["hello from the box", "far", "did not answer within 2 s"],
     );
     assert!(outcome.took < Duration::from_secs(8), "{outcome}");
-    assert_eq!(server.left_over(), [PathBuf::new(); 0]);
+    assert_eq!(server.left_over(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn key_files_are_the_owners_alone() {
     running.wait_for("cancel", Duration::from_secs(5));
     let outcome = running.wait().unwrap();
     assert_eq!(outcome.code, Some(130), "{outcome}");
-    assert_eq!(server.left_over(), [PathBuf::new(); 0]);
+    assert_eq!(server.left_over(), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn keys_and_known_hosts_come_mangled_from_secrets() {
         server.workspace.set_env("SSH_KEY", key);
         server.workspace.set_env("KNOWN_HOSTS", mangle(&lines));
         assert_ends(&server.run(), 0, &["hello from the box"]);
-        assert_eq!(server.left_over(), [PathBuf::new(); 0]);
+        assert_eq!(server.left_over(), Vec::<PathBuf>::new());
     }
     // What is in a secret, `trust` cannot record; it gives the lines.
     let trust = server.windlass(["trust", "box", "--yes"]);

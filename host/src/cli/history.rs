@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use jiff::Timestamp;
 use windlass_journal::{Journal, JournalError, Reader};
+use windlass_model::RunId;
+use windlass_model::event::Event;
 use windlass_report::{Json, Options, Plain, Reporter, Verbosity, table};
 
 use super::StateArgs;
@@ -173,6 +175,23 @@ pub(crate) fn show(args: &ShowArgs, terminal: &Terminal) -> Exit {
     Exit::Succeeded
 }
 
+/// Names of the steps that a run's pipeline had.
+fn steps_of(reader: &Reader, run: RunId) -> Option<Vec<String>> {
+    let events = reader.events(run).ok()?;
+    events
+        .into_iter()
+        .find_map(|envelope| match envelope.event {
+            Event::RunStarted(started) => Some(
+                started
+                    .steps
+                    .iter()
+                    .map(|step| step.name.to_string())
+                    .collect(),
+            ),
+            _ => None,
+        })
+}
+
 pub(crate) fn logs(args: &LogsArgs, terminal: &Terminal) -> Exit {
     let reader = match reader(&args.state, terminal) {
         Ok(reader) => reader,
@@ -197,6 +216,16 @@ pub(crate) fn logs(args: &LogsArgs, terminal: &Terminal) -> Exit {
         }
     }
     if lines.is_empty() {
+        if let Some(step) = step
+            && let Some(names) = steps_of(&reader, run.run)
+            && !names.iter().any(|name| name == step)
+        {
+            terminal.error(
+                &format!("run {} has no step {step}", run.run.short()),
+                Some(&format!("it has: {}", names.join(", "))),
+            );
+            return Exit::Invalid;
+        }
         terminal.say(&match &args.step {
             Some(step) => format!("run {} has no log of step {step}", run.run.short()),
             None => format!("run {} has no log", run.run.short()),

@@ -248,7 +248,10 @@ fn architectures(targets: &[String]) -> Result<Vec<(String, String)>, Error> {
         match target::inspect(name) {
             Ok(facts) => machines.push((name.clone(), facts.architecture)),
             Err(error) if matches!(error.kind, ErrorKind::Timeout | ErrorKind::Unavailable) => {
-                warn!("whether {name} can run the image is not known: {}", error.message);
+                warn!(
+                    "whether {name} can run the image is not known: {}",
+                    error.message
+                );
             }
             Err(error) => return Err(error),
         }
