@@ -34,12 +34,19 @@ pub(crate) async fn check(args: CheckArgs, terminal: &Terminal) -> Exit {
     let targets = session.graph.active.len();
     let secrets = session.graph.secrets.len();
     terminal.say(&format!(
-        "{} {}: {steps} steps, {targets} targets, {secrets} secrets, no problems",
+        "{} {}: {}, {}, {}, no problems",
         terminal.people.paint(
             windlass_report::Tone::Good,
             terminal.people.glyph("✓", "ok")
         ),
         session.project.manifest.source.name,
+        count(steps, "step"),
+        count(targets, "target"),
+        count(secrets, "secret"),
     ));
     Exit::Succeeded
+}
+
+fn count(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
