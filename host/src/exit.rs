@@ -57,3 +57,38 @@ impl Exit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_this_table() {
+        let page = include_str!("../../docs/cli.md");
+        let (_, rest) = page
+            .split_once("| code | meaning |\n|---|---|\n")
+            .expect("the table");
+        let told: Vec<&str> = rest
+            .lines()
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        let known: Vec<String> = TABLE
+            .iter()
+            .map(|(_, code, meaning)| format!("| {code} | {meaning} |"))
+            .collect();
+        assert_eq!(told, known);
+    }
+
+    #[test]
+    fn each_code_has_one_meaning() {
+        for (index, (exit, code, _)) in TABLE.iter().enumerate() {
+            assert_eq!(exit.code(), *code);
+            let later = &TABLE[index + 1..];
+            assert!(
+                later
+                    .iter()
+                    .all(|(other, more, _)| other != exit && more != code)
+            );
+        }
+    }
+}

@@ -169,7 +169,23 @@ impl<W: Write + Send> Reporter for Plain<W> {
                 lines.extend(self.summary.lines(self.options.width, self.options.theme));
                 lines
             }
-            Event::RunFinished(_) => vec![self.summary.total(self.options.theme)],
+            Event::RunFinished(finished) => {
+                let mut lines = Vec::new();
+                // Of a step's failure its own lines have told.
+                let error = finished.error.as_ref();
+                if let Some(error) = error.filter(|_| finished.failed_step.is_none()) {
+                    let failure = Failure {
+                        title: "the run failed".to_owned(),
+                        error: Some(error),
+                        log: Vec::new(),
+                        earlier: 0,
+                        more: None,
+                    };
+                    lines = failure.lines(self.options.theme, self.options.width);
+                }
+                lines.push(self.summary.total(self.options.theme));
+                lines
+            }
             event => {
                 if let Event::StepFinished { step, .. } = event {
                     self.logs.take(step);

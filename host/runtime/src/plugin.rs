@@ -36,10 +36,18 @@ pub enum PluginError {
         wanted: String,
         has: String,
     },
-    #[error("plugin {name} could not describe itself: {}", error.message)]
+    #[error("plugin {name} could not describe itself: {}", of_itself(name, &error.message))]
     Describe { name: String, error: CallError },
     #[error("{0}")]
     Engine(String),
+}
+
+/// A message about the plugin, within a sentence about it.
+fn of_itself(name: &str, message: &str) -> String {
+    match message.strip_prefix(&format!("plugin {name} ")) {
+        Some(rest) => format!("it {rest}"),
+        None => message.to_owned(),
+    }
 }
 
 impl PluginError {
@@ -69,7 +77,9 @@ impl PluginError {
             Self::Interface { .. } => {
                 "use a plugin built for this host's interface, or a newer windlass"
             }
-            Self::Describe { .. } => "`describe` must return without calling the host",
+            Self::Describe { .. } => {
+                "this is the plugin's fault: `describe` calls nothing and returns at once"
+            }
             Self::Invalid { .. } | Self::Engine(_) => return None,
         })
     }
@@ -496,7 +506,13 @@ impl Plugin {
         // message on the next line; the SDK's hook has both on one.
         let mut panic = said
             .lines()
-            .skip_while(|line| !line.contains("panicked at"))
+            .filter_map(|line| Some(&line[line.find("panicked at")?..]))
+            .take(1)
+            .chain(
+                said.lines()
+                    .skip_while(|line| !line.contains("panicked at"))
+                    .skip(1),
+            )
             .map(str::trim);
         let reason = if let Some(first) = panic.next() {
             match panic.next().filter(|_| first.ends_with(':')) {
@@ -530,21 +546,22 @@ impl Plugin {
 /// Where the guest was, innermost first, as far as its line tables tell. What a
 /// panic itself goes through is left out.
 fn frames(backtrace: &wasmtime::WasmBacktrace) -> Vec<String> {
-    const LIBRARIES: [&str; 4] = [
+    const LIBRARIES: [&str; 5] = [
         "/rustc/",
         "/library/std/",
         "/library/core/",
         "/library/alloc/",
+        "wasisdk://",
     ];
     let mut lines = Vec::new();
     for symbol in backtrace.frames().iter().flat_map(|frame| frame.symbols()) {
-        let (Some(file), Some(line)) = (symbol.file(), symbol.line()) else {
+        let (Some(name), Some(file), Some(line)) = (symbol.name(), symbol.file(), symbol.line())
+        else {
             continue;
         };
         if LIBRARIES.iter().any(|library| file.contains(library)) {
             continue;
         }
-        let name = symbol.name().unwrap_or("?");
         lines.push(format!("at {name} ({file}:{line})"));
     }
     if lines.is_empty() {

@@ -27,7 +27,7 @@ pub struct Config {
     /// A header's value for the same.
     header: Option<Text>,
     /// A target, for commands and files on it.
-    target: Option<String>,
+    machine: Option<String>,
     /// A path on the target.
     path: Option<String>,
     /// The command.
@@ -153,9 +153,9 @@ impl Plugin for Guest {
             "http.GET {{ other }}",
             "secret.send {{ header }} to http:{{ url }}",
             "secret.reveal {{ text }}",
-            "ssh.exec {{ target if argv }}",
-            "ssh.upload {{ target ~ ':' ~ path if path }}",
-            "secret.send {{ env }} to env:{{ target }}",
+            "ssh.exec {{ machine if argv }}",
+            "ssh.upload {{ machine ~ ':' ~ path if path }}",
+            "secret.send {{ env }} to env:{{ machine }}",
             "file.read {{ file }}",
             "docker.run {{ image }}",
             "docker.mount {{ mount }}",
@@ -260,7 +260,7 @@ impl Config {
     }
 
     fn exec(&self) -> Result<jobs::Job, Error> {
-        let target = self.target.as_deref().ok_or_else(|| absent("target"))?;
+        let target = self.machine.as_deref().ok_or_else(|| absent("machine"))?;
         ssh::exec(
             target,
             &ssh::ExecSpec {
@@ -670,7 +670,7 @@ fn single(config: &Config) -> Result<(), Error> {
         }
         Mode::Exec => config.exec()?.finish("the command").map(drop),
         Mode::Upload => {
-            let target = config.target.as_deref().ok_or_else(|| absent("target"))?;
+            let target = config.machine.as_deref().ok_or_else(|| absent("machine"))?;
             let path = config.path.as_deref().ok_or_else(|| absent("path"))?;
             // `text`, when given, is another path than the one that was requested.
             let path = match &config.text {

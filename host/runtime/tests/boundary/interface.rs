@@ -86,7 +86,7 @@ async fn a_description_that_does_not_end() {
     let (message, _) = refused_guest("describe_loops").await;
     assert_eq!(
         message,
-        "plugin sample could not describe itself: plugin sample did not end by its deadline"
+        "plugin sample could not describe itself: it did not end by its deadline"
     );
 }
 
@@ -94,12 +94,12 @@ async fn a_description_that_does_not_end() {
 async fn a_description_that_panics() {
     require!(Guests);
     let (message, _) = refused_guest("describe_panics").await;
-    let start = "plugin sample could not describe itself: plugin sample trapped: ";
+    let start = "plugin sample could not describe itself: it trapped: ";
     let reason = message
         .strip_prefix(start)
         .unwrap_or_else(|| panic!("{message}"));
     assert!(
-        reason.contains("panicked at examples/describe_panics.rs:"),
+        reason.starts_with("panicked at examples/describe_panics.rs:"),
         "{reason}"
     );
     assert!(reason.ends_with("no description today"), "{reason}");

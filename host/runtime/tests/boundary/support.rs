@@ -223,7 +223,7 @@ impl Capability for Script {
 
 /// A configuration that runs a command on the target `prod`.
 pub(crate) fn exec(mode: &str) -> Json {
-    json!({ "mode": mode, "target": "prod", "argv": ["true"] })
+    json!({ "mode": mode, "machine": "prod", "argv": ["true"] })
 }
 
 /// What happened, in the order in which it did.
