@@ -4,13 +4,18 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::relay::Relay;
 use crate::rig::Rig;
-use crate::scratch::Scratch;
-use crate::windlass::Outcome;
+use crate::scratch::{self, Scratch};
+use crate::sshd::Sshd;
+use crate::windlass::{Outcome, Windlass};
+use crate::workspace::Workspace;
 use crate::{docker, tools};
 
 impl Rig {
@@ -97,6 +102,99 @@ impl Rig {
     }
 }
 
+/// A project whose steps run commands on one server: no registry, no image.
+#[derive(Debug)]
+pub struct Commands {
+    /// The project.
+    pub workspace: Workspace,
+    /// The server.
+    pub sshd: Sshd,
+}
+
+impl Commands {
+    /// A project with these keys of `[run]` and these steps. The target is `prod_1`, the
+    /// environment `prod`, with the directory [`Commands::dir`] as `environment.dir`.
+    pub fn start(run: &str, steps: &str) -> Result<Self> {
+        let sshd = Sshd::start()?;
+        let mut workspace = Workspace::empty()?;
+        let name = scratch::unique_name();
+        let dir = sshd.root().join("app");
+        let manifest = format!(
+            "[pipeline]\nname = \"{name}\"\n\n[run]\n{run}\n\n\
+             [target.prod_1]\nssh = \"{}\"\nkey = {{ secret = \"SSH_KEY\" }}\n\
+             known_hosts = \"known_hosts\"\n\n\
+             [environment.prod]\ntargets = [\"prod_1\"]\ndir = \"{}\"\n\n{steps}\n",
+            sshd.destination(),
+            dir.display(),
+        );
+        fs::create_dir_all(&dir).map_err(Error::file("make", &dir))?;
+        workspace.write("windlass.toml", manifest)?;
+        workspace.write("known_hosts", sshd.known_hosts())?;
+        workspace.write(".gitignore", ".windlass/\n")?;
+        workspace.commit("Start")?;
+        workspace.set_env("SSH_KEY", sshd.private_key());
+        Ok(Self { workspace, sshd })
+    }
+
+    /// The directory of the environment on the server; it is there.
+    pub fn dir(&self) -> PathBuf {
+        self.sshd.root().join("app")
+    }
+
+    /// A step that writes `start` and `end` with its run's id into the file `log` of the
+    /// directory, and waits in between until the file `go` is there.
+    pub fn gate() -> &'static str {
+        r#"[step.hold]
+uses = "ssh-run"
+on = "{{ environment.targets }}"
+with = { dir = "{{ environment.dir }}", argv = ["sh", "-c", "echo start $RUN >> log; until [ -e go ]; do sleep 0.05; done; echo end $RUN >> log"], env = { RUN = "{{ run.id }}" } }"#
+    }
+
+    /// Puts a relay before the server: a line that can be cut.
+    pub fn through(&mut self, relay: &Relay) -> Result<()> {
+        let (direct, relayed) = (self.sshd.destination(), relay.address());
+        let relayed = format!("{}@{relayed}", self.sshd.user());
+        self.workspace
+            .edit("windlass.toml", |text| text.replace(&direct, &relayed))?;
+        let known_hosts = self.sshd.known_hosts_for(relay.address());
+        self.workspace.write("known_hosts", known_hosts)?;
+        self.workspace.commit("Go through the relay").map(drop)
+    }
+
+    /// Opens the gate.
+    pub fn open_gate(&self) -> Result<()> {
+        scratch::write(&self.dir().join("go"), "")
+    }
+
+    /// What the steps wrote.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir().join("log")).unwrap_or_default()
+    }
+
+    /// Whether a run holds the lease of the server.
+    pub fn is_leased(&self) -> bool {
+        self.dir().join(".windlass-lease/holder").exists()
+    }
+
+    /// `windlass run` with these further words.
+    pub fn run(&self, words: &[&str]) -> Windlass {
+        self.workspace
+            .windlass(["run", "--tag", "v1"].iter().chain(words).copied())
+    }
+}
+
+/// Waits until `done` says so; whether it did within the time.
+pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
 /// A Docker configuration without logins, for one server alone: what appears in it was
 /// left there by a run.
 pub fn fresh_docker_config(scratch: &Scratch) -> Result<PathBuf> {
@@ -116,18 +214,16 @@ pub fn identity(container: &str) -> Result<String> {
     ])
 }
 
-/// Ids of processes whose command line holds `text`.
+/// Ids of processes of this machine, containers' ones too, whose command line or
+/// environment holds `text`; this process and its parents aside.
 pub fn processes_with(text: &str) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let holds = |pid: u32, file: &str| {
+        fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|bytes| contains(&bytes, text.as_bytes()))
+    };
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|bytes| {
-                String::from_utf8_lossy(&bytes)
-                    .replace('\0', " ")
-                    .contains(text)
-            })
-        })
+        .filter(|pid| holds(*pid, "cmdline") || holds(*pid, "environ"))
         .collect()
 }
 

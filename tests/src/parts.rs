@@ -17,6 +17,8 @@ pub enum Part {
     Registry,
     /// Compose v2 for the far side.
     Compose,
+    /// Compose v1, which is served as long as machines have it.
+    ComposeV1,
     /// The static `observer` binary.
     Observer,
     /// The components of `tests/guests/`.
@@ -37,6 +39,7 @@ impl Part {
         Self::Sshd,
         Self::Registry,
         Self::Compose,
+        Self::ComposeV1,
         Self::Observer,
         Self::Guests,
         Self::Windlass,
@@ -60,6 +63,7 @@ impl Part {
                 .into_iter()
                 .find_map(program),
             Self::Compose => file(tools::compose_plugin(), "cargo xtask setup"),
+            Self::ComposeV1 => program("docker-compose"),
             Self::Observer => file(tools::observer_binary(), "cargo xtask setup"),
             Self::Guests => guests::NAMES
                 .into_iter()

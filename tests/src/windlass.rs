@@ -163,6 +163,11 @@ impl Running {
         process::signal(name, &[self.pid()]);
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// What it wrote to stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()

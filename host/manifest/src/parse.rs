@@ -251,7 +251,7 @@ impl Reader {
                 "max_parallel" => settings.max_parallel = self.integer(&item, &what, 1, 1000),
                 "timeout" => settings.timeout = self.duration(&item, &what),
                 "lease_ttl" => settings.lease_ttl = self.duration(&item, &what),
-                "lease_wait" => settings.lease_wait = self.duration(&item, &what),
+                "lease_wait" => settings.lease_wait = self.duration_from_zero(&item, &what),
                 "keep_releases" => settings.keep_releases = self.integer(&item, &what, 1, 1000),
                 _ => {}
             }

@@ -14,6 +14,8 @@ use super::away::Away;
 use super::{Context, millis};
 
 const CALL: Duration = Duration::from_secs(30);
+const RELEASE: Duration = Duration::from_secs(7);
+const RELEASE_CANCELLED: Duration = Duration::from_millis(2500);
 /// Between looks at a lease that another run holds.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -220,11 +222,17 @@ pub(super) async fn release(context: &Context, holding: Option<Holding>) {
 }
 
 async fn release_all(context: &Context, places: &[(TargetName, String)]) {
+    // Steps may have used up most of the 7 s that a CI system gives.
+    let limit = if context.cancel.is_cancelled() {
+        RELEASE_CANCELLED
+    } else {
+        RELEASE
+    };
     let released = places.iter().map(|(target, path)| async move {
         let answer = context
             .call(
                 call(target, path, LeaseOp::Release),
-                Duration::from_secs(7),
+                limit,
                 CancellationToken::new(),
             )
             .await;

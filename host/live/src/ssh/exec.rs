@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openssh::Session;
@@ -135,25 +136,33 @@ impl Connections {
         let stamp = context.id.stamp();
         let sudo = request.sudo;
         let mut work = std::pin::pin!(perform(&link, target, context, &stamp, request));
-        let stopped = tokio::select! {
+        let cancelled = tokio::select! {
             biased;
             done = &mut work => return done,
-            () = context.cancel.cancelled() => CallError::cancelled(),
-            () = tokio::time::sleep_until(context.deadline) => deadline(target),
+            () = context.cancel.cancelled() => true,
+            () = tokio::time::sleep_until(context.deadline) => false,
         };
         let kill = tokio::time::timeout(KILL_LIMIT, kill(&link, &stamp, sudo));
         let mut kill = std::pin::pin!(kill);
         // The output is read on meanwhile, or a full pipe keeps the command.
-        let ended = tokio::select! {
-            _ = &mut kill => false,
-            _ = &mut work => true,
+        let (ended, killed) = tokio::select! {
+            killed = &mut kill => (false, matches!(killed, Ok(Ok(())))),
+            _ = &mut work => (true, true),
         };
         if ended {
             let _ = kill.await;
         } else {
             let _ = tokio::time::timeout(DRAIN, work).await;
         }
-        Err(stopped)
+        if !killed && let Link::Remote(connection) = &link {
+            // Nobody answers: what comes next had better connect anew.
+            connection.lost.store(true, Ordering::Relaxed);
+        }
+        Err(if cancelled {
+            CallError::cancelled()
+        } else {
+            deadline(target, killed)
+        })
     }
 }
 
@@ -174,10 +183,15 @@ pub(super) async fn within<F: Future>(
     }
 }
 
-fn deadline(target: &TargetName) -> CallError {
+fn deadline(target: &TargetName, killed: bool) -> CallError {
+    let fate = if killed {
+        "it was stopped there"
+    } else {
+        "the target does not answer, so it may run on there"
+    };
     CallError::timeout(
         "ssh.deadline",
-        format!("the deadline passed while a command ran on {target}; it was stopped there"),
+        format!("the deadline passed while a command ran on {target}; {fate}"),
     )
     .hint("give the step a longer `timeout`")
 }

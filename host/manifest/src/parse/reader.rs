@@ -175,6 +175,22 @@ impl Reader {
 
     /// Longer than nothing.
     pub(super) fn duration(&mut self, item: &Item, what: &str) -> Option<Duration> {
+        let duration = self.duration_from_zero(item, what)?;
+        if duration.is_zero() {
+            self.report(
+                "manifest.out-of-range",
+                item.span,
+                format!("{what} must be longer than nothing"),
+                "this duration",
+                None,
+            );
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// Also "0s".
+    pub(super) fn duration_from_zero(&mut self, item: &Item, what: &str) -> Option<Duration> {
         let duration = match &item.raw {
             Raw::String(text) => parse_duration(text),
             Raw::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
@@ -184,17 +200,7 @@ impl Reader {
             }
         };
         match duration {
-            Some(duration) if !duration.is_zero() => Some(duration),
-            Some(_) => {
-                self.report(
-                    "manifest.out-of-range",
-                    item.span,
-                    format!("{what} must be longer than nothing"),
-                    "this duration",
-                    None,
-                );
-                None
-            }
+            Some(duration) => Some(duration),
             None => {
                 self.report(
                     "manifest.bad-duration",

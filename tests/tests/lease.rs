@@ -1,0 +1,139 @@
+//! The lease on a target: two runs stay apart, whatever becomes of one of them.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's failed step is the test's failure"
+)]
+
+use std::time::Duration;
+
+use windlass_tests::deploys::{Commands, wait_until};
+use windlass_tests::require;
+use windlass_tests::windlass::{Outcome, Running};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const AT_ONCE: &str = "lease_wait = \"0s\"\nlease_ttl = \"6s\"";
+
+/// Waits until this many runs passed the gate's first line.
+fn started(project: &Commands, run: &mut Running, count: usize) -> bool {
+    wait_until(LIMIT, || {
+        !run.is_running() || project.log().matches("start").count() >= count
+    }) && run.is_running()
+}
+
+#[test]
+fn the_second_run_waits_for_the_first() {
+    require!(Sshd, Git, Windlass);
+    let project = Commands::start("lease_wait = \"60s\"", Commands::gate()).unwrap();
+    let mut first = project.run(&["--json"]).spawn().unwrap();
+    assert!(started(&project, &mut first, 1), "{}", first.stderr());
+    let mut second = project.run(&["--json"]).spawn().unwrap();
+    assert!(
+        second.wait_for("\"lease-waiting\"", LIMIT),
+        "{}",
+        second.stderr()
+    );
+    project.open_gate().unwrap();
+    let (first, second) = (first.wait().unwrap(), second.wait().unwrap());
+    assert_eq!(
+        (first.code, second.code),
+        (Some(0), Some(0)),
+        "{first}{second}"
+    );
+    let id = |outcome: &Outcome| {
+        outcome.events_of("run-started")[0]["run"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let waiting = &second.events_of("lease-waiting")[0];
+    assert_eq!(
+        (&waiting["target"], &waiting["run"]),
+        (&"prod_1".into(), &id(&first).into()),
+        "{second}"
+    );
+    let (one, two) = (id(&first), id(&second));
+    assert_eq!(
+        project.log(),
+        format!("start {one}\nend {one}\nstart {two}\nend {two}\n")
+    );
+    assert!(!project.is_leased());
+}
+
+#[test]
+fn a_run_that_may_not_wait_says_who_holds_the_lease() {
+    require!(Sshd, Git, Windlass);
+    let project = Commands::start(AT_ONCE, Commands::gate()).unwrap();
+    let mut first = project.run(&["--json"]).spawn().unwrap();
+    assert!(started(&project, &mut first, 1), "{}", first.stderr());
+    let second = project.run(&["--json"]).run().unwrap();
+    assert_eq!(second.code, Some(4), "{second}");
+    let error = &second.finished()["error"];
+    assert_eq!(error["code"], "lease.held", "{second}");
+    let (message, hint) = (
+        error["message"].as_str().unwrap(),
+        error["hint"].as_str().unwrap(),
+    );
+    let begun: serde_json::Value =
+        serde_json::from_str(first.stdout().lines().next().unwrap()).unwrap();
+    for text in [&begun["who"], &begun["run"]] {
+        assert!(message.contains(text.as_str().unwrap()), "{second}");
+    }
+    assert!(hint.contains("gives it up by itself in"), "{second}");
+    assert_eq!(project.log().matches("start").count(), 1, "{second}");
+
+    // Ctrl-C gives it up at once.
+    first.signal("INT");
+    let first = first.wait().unwrap();
+    assert_eq!(first.code, Some(130), "{first}");
+    assert!(!project.is_leased(), "{first}");
+    project.open_gate().unwrap();
+    let third = project.run(&[]).run().unwrap();
+    assert_eq!(third.code, Some(0), "{third}");
+}
+
+#[test]
+fn the_lease_of_a_killed_run_expires() {
+    require!(Sshd, Git, Windlass);
+    let project = Commands::start(AT_ONCE, Commands::gate()).unwrap();
+    let mut first = project.run(&[]).spawn().unwrap();
+    assert!(started(&project, &mut first, 1), "{}", first.stderr());
+    first.signal("KILL");
+    let first = first.wait().unwrap();
+    assert_eq!(first.signal(), Some(9), "{first}");
+    assert!(project.is_leased());
+    let early = project.run(&[]).run().unwrap();
+    assert_eq!(early.code, Some(4), "{early}");
+    project.open_gate().unwrap();
+    project
+        .workspace
+        .edit("windlass.toml", |text| {
+            text.replacen("\"0s\"", "\"60s\"", 1)
+        })
+        .unwrap();
+    project.workspace.commit("Wait").unwrap();
+    let later = project.run(&[]).run().unwrap();
+    assert_eq!(later.code, Some(0), "{later}");
+    assert!(!project.is_leased());
+}
+
+/// A stopped engine finds out that it lost its lease, and touches nothing any more.
+#[test]
+fn a_run_whose_lease_went_to_another_ends() {
+    require!(Sshd, Git, Windlass);
+    let run = "lease_wait = \"60s\"\nlease_ttl = \"3s\"";
+    let project = Commands::start(run, Commands::gate()).unwrap();
+    let mut frozen = project.run(&["--json"]).spawn().unwrap();
+    assert!(started(&project, &mut frozen, 1), "{}", frozen.stderr());
+    frozen.signal("STOP");
+    let mut second = project.run(&["--json"]).spawn().unwrap();
+    assert!(started(&project, &mut second, 2), "{}", second.stderr());
+    frozen.signal("CONT");
+    let frozen = frozen.wait().unwrap();
+    assert_eq!(frozen.code, Some(4), "{frozen}");
+    assert!(frozen.says("the lease on prod_1 was lost"), "{frozen}");
+    assert!(project.is_leased(), "the other one's lease stays");
+    project.open_gate().unwrap();
+    let second = second.wait().unwrap();
+    assert_eq!(second.code, Some(0), "{second}");
+}
