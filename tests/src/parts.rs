@@ -33,7 +33,7 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which they build on each other.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Git,
         Self::Docker,
         Self::Sshd,

@@ -327,7 +327,9 @@ fn a_stack_started_by_hand_is_adopted_by_its_name() {
 
 #[test]
 fn compose_v1_serves_where_v2_is_not() {
-    require!(Docker, Registry, Sshd, Compose, ComposeV1, Observer, Windlass);
+    require!(
+        Docker, Registry, Sshd, Compose, ComposeV1, Observer, Windlass
+    );
     let files = Scratch::new().unwrap();
     let server = Sshd::builder().env("DOCKER_CONFIG", files.path().display().to_string());
     let rig = Rig::start_with(&server).unwrap();
