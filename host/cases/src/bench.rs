@@ -48,7 +48,7 @@ pub struct PipelineRun {
 /// What is tested, loaded.
 #[derive(Clone)]
 pub enum Tested {
-    Plugin(Plugin),
+    Plugin(Box<Plugin>),
     Pipeline(Arc<dyn Pipeline>),
 }
 

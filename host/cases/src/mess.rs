@@ -67,13 +67,13 @@ pub(crate) fn left(transcript: &[Asked], releases: bool) -> Vec<Mess> {
                     });
                 }
             }
-            ("lease.acquire", Some(Ok(Reply::Lease(Some(lease))))) if lease.ours => {
-                if !later("lease.release", &["target", "path"], &asked.with) {
-                    found.push(Mess::Lease {
-                        target: target(),
-                        call,
-                    });
-                }
+            ("lease.acquire", Some(Ok(Reply::Lease(Some(lease)))))
+                if lease.ours && !later("lease.release", &["target", "path"], &asked.with) =>
+            {
+                found.push(Mess::Lease {
+                    target: target(),
+                    call,
+                });
             }
             ("releases.activate", answer) if releases => {
                 let unknown = match answer {

@@ -181,7 +181,7 @@ async fn load(
         let tested = match &case.subject {
             Subject::Plugin(uses, base) => testing::plugin(runtime, uses, base)
                 .await
-                .map(Tested::Plugin),
+                .map(|plugin| Tested::Plugin(Box::new(plugin))),
             Subject::Pipeline(path) => testing::pipeline(runtime, path)
                 .await
                 .map(|pipeline| Tested::Pipeline(Arc::new(pipeline))),
