@@ -23,7 +23,8 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, Failure> {
     say_what_is_missing()?;
     let nextest = process::find_program("cargo-nextest").is_some();
     for manifest in OTHERS {
-        let mut command = runner(nextest, args);
+        // nextest refuses a configuration that names packages of another workspace.
+        let mut command = runner(nextest, None, args);
         command.args(["--manifest-path", manifest]);
         if let Some(code) = failed(&mut command)? {
             return Ok(code);
@@ -37,17 +38,19 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, Failure> {
             return Ok(code);
         }
     }
-    let mut last = runner(nextest, args);
+    let mut last = runner(nextest, Some("tests/nextest.toml"), args);
     let error = last.env("WINDLASS_BIN", binary).exec();
     Err(cannot_start(&last, &error))
 }
 
 /// The test runner of a workspace. A filter in `args` may leave one without a test.
-fn runner(nextest: bool, args: &[String]) -> Command {
+fn runner(nextest: bool, config: Option<&str>, args: &[String]) -> Command {
     let mut command = run::cargo();
     if nextest {
-        command.args(["nextest", "run", "--config-file", "tests/nextest.toml"]);
-        command.args(["--no-tests", "pass"]);
+        command.args(["nextest", "run", "--no-tests", "pass"]);
+        if let Some(config) = config {
+            command.args(["--config-file", config]);
+        }
     } else {
         command.arg("test");
     }
