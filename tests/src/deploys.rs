@@ -22,17 +22,7 @@ impl Rig {
     /// Leaves the check of the image out and looks for health often: for tests that are
     /// about what happens on the server.
     pub fn quick(&self) -> Result<()> {
-        self.change("windlass.toml", |text| {
-            let verify = text.find("[step.verify]").unwrap_or_default();
-            let push = text.find("[step.push]").unwrap_or_default();
-            format!("{}{}", &text[..verify], &text[push..])
-                .replacen("needs = [\"verify\"]\n", "", 1)
-                .replacen(
-                    "attempts = 12, every = \"5s\"",
-                    "attempts = 20, every = \"100ms\"",
-                    1,
-                )
-        })
+        self.change("windlass.toml", |text| without_verify(&text))
     }
 
     /// Rewrites a file of the project, and commits.
@@ -100,6 +90,20 @@ impl Rig {
     pub fn is_leased(&self) -> bool {
         self.far(".windlass-lease/holder").exists()
     }
+}
+
+/// The example's manifest without its check of the image, and with a probe that looks for
+/// health often.
+pub fn without_verify(manifest: &str) -> String {
+    let verify = manifest.find("[step.verify]").unwrap_or_default();
+    let push = manifest.find("[step.push]").unwrap_or_default();
+    format!("{}{}", &manifest[..verify], &manifest[push..])
+        .replacen("needs = [\"verify\"]\n", "", 1)
+        .replacen(
+            "attempts = 12, every = \"5s\"",
+            "attempts = 20, every = \"100ms\"",
+            1,
+        )
 }
 
 /// A project whose steps run commands on one server: no registry, no image.

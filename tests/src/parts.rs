@@ -23,6 +23,8 @@ pub enum Part {
     Observer,
     /// The components of `tests/guests/`.
     Guests,
+    /// componentize-py and zig, which build plugins in Python and C.
+    PluginTools,
     /// The `windlass` binary.
     Windlass,
     /// git.
@@ -33,7 +35,7 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which they build on each other.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Git,
         Self::Docker,
         Self::Sshd,
@@ -42,6 +44,7 @@ impl Part {
         Self::ComposeV1,
         Self::Observer,
         Self::Guests,
+        Self::PluginTools,
         Self::Windlass,
         Self::Namespaces,
     ];
@@ -68,6 +71,10 @@ impl Part {
             Self::Guests => guests::NAMES
                 .into_iter()
                 .find_map(|name| file(guests::path(name), "cargo xtask setup")),
+            Self::PluginTools => ["componentize-py", "python-zig"]
+                .into_iter()
+                .map(|name| tools::python_dir().join("bin").join(name))
+                .find_map(|path| file(path, "cargo xtask setup")),
             Self::Windlass => file(tools::windlass_binary(), "cargo build"),
             Self::Git => program("git"),
             Self::Namespaces => ["ip", "nsenter", "unshare", "iptables", "dockerd"]
@@ -110,8 +117,13 @@ pub fn available(parts: &[Part], test: &str) -> bool {
     }
     let reasons = missing.join("; ");
     assert!(!in_ci(), "{test} cannot run, and CI=true: {reasons}");
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reasons}");
+    say_skipped(test, &reasons);
     false
+}
+
+/// Says on the real stderr that a test does not run.
+pub fn say_skipped(test: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
 }
 
 /// Whether this is a CI run, in which nothing may be skipped.

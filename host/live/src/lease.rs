@@ -70,7 +70,8 @@ now=$(date +%s)
 hold() {
   # hold FENCE SINCE
   H_RUN=$RUN H_FENCE=$1 H_SINCE=$2 H_OWNER=$OWNER H_TTL=$TTL left=$TTL
-  { echo "$RUN $1 $2 $((now + TTL)) $TTL $OWNER ." > "$P/holder.$S"; } 2> "$T/err" || { rm -f "$P/holder.$S"; bad; }
+  # By cat: a full disk is no "No space left" when it is the shell that writes.
+  { echo "$RUN $1 $2 $((now + TTL)) $TTL $OWNER ." | cat > "$P/holder.$S"; } 2> "$T/err" || { rm -f "$P/holder.$S"; bad; }
   settle "$P/holder.$S"
   mv -f "$P/holder.$S" "$P/holder" 2> "$T/err" || bad
 }
@@ -83,7 +84,7 @@ else
   [ ! -f "$P/fence" ] || read -r fence < "$P/fence"
   case $fence in ''|*[!0-9]*) fence=0 ;; esac
   fence=$((fence + 1))
-  { echo $fence > "$P/fence.$S"; } 2> "$T/err" || { rm -f "$P/fence.$S"; bad; }
+  { echo $fence | cat > "$P/fence.$S"; } 2> "$T/err" || { rm -f "$P/fence.$S"; bad; }
   settle "$P/fence.$S"
   mv -f "$P/fence.$S" "$P/fence" 2> "$T/err" || bad
   hold $fence "$now"

@@ -22,7 +22,7 @@ current() { CUR=$(readlink "$D/current" 2>/dev/null); CUR=${CUR##*/}; [ -d "$D/r
 state() { cat "$D/releases/$1/state" 2>/dev/null; }
 mark() {
   # mark ID STATE
-  { printf '%s\n' "$2" > "$D/releases/$1/state.$S"; } 2> "$T/err" && settle "$D/releases/$1/state.$S" &&
+  { printf '%s\n' "$2" | cat > "$D/releases/$1/state.$S"; } 2> "$T/err" && settle "$D/releases/$1/state.$S" &&
     mv -f "$D/releases/$1/state.$S" "$D/releases/$1/state" 2> "$T/err" || refuse disk "$T/err"
 }
 "#;
