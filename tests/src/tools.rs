@@ -2,8 +2,10 @@
 //!
 //! `cargo xtask setup` puts what no package manager installs for us into
 //! `target/windlass-tools/`: Compose v2 as a plug-in of a Docker configuration
-//! directory of its own (so the user's stays as it is) and the static `observer`.
+//! directory of its own (so the user's stays as it is), the static `observer`, and what
+//! builds plugins in Python and C.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Root of the project.
@@ -32,6 +34,33 @@ pub fn compose_plugin() -> PathBuf {
 /// The static `observer` for an image `FROM scratch`.
 pub fn observer_binary() -> PathBuf {
     tools_dir().join("observer")
+}
+
+/// Python packages that build plugins: componentize-py, and ziglang, a C compiler.
+pub fn python_dir() -> PathBuf {
+    tools_dir().join("python")
+}
+
+/// Where plugins of the tests are built: one directory for all, since they have most
+/// of their dependencies in common.
+pub fn plugin_build_dir() -> PathBuf {
+    tools_dir().join("plugin-build")
+}
+
+/// The variables with which a command finds the packages in `python`, the `windlass`
+/// under test, and where plugins are built.
+pub fn plugin_env(python: &Path) -> Vec<(&'static str, OsString)> {
+    let mut path = vec![python.join("bin")];
+    path.extend(windlass_binary().parent().map(Path::to_owned));
+    path.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
+    vec![
+        ("PATH", std::env::join_paths(path).unwrap_or_default()),
+        ("PYTHONPATH", python.into()),
+        ("CARGO_TARGET_DIR", plugin_build_dir().into()),
+        ("XDG_CACHE_HOME", cache_dir().into()),
+    ]
 }
 
 /// Compiled plugins are kept here, so that not every test compiles them again.
