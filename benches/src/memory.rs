@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use windlass_tests::scratch::Scratch;
-use windlass_tests::{Rig, Workspace};
+use windlass_tests::{Rig, Workspace, process};
 
 use crate::sample::{Peak, Sample, megabytes, peak, timed};
 use crate::table::Table;
@@ -20,6 +20,22 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> Result<()> {
     let scratch = Scratch::new()?;
     scratch.write("config/deploy.yml", KAMAL)?;
     scratch.write(".kamal/secrets", "TOKEN=0123456789\n")?;
+    // It takes its version from git.
+    for words in [
+        &["init", "--quiet"][..],
+        &["add", "--all"][..],
+        &[
+            "-c",
+            "user.name=bench",
+            "-c",
+            "user.email=bench@example.invalid",
+            "commit",
+            "--quiet",
+            "--message=x",
+        ][..],
+    ] {
+        process::capture(Command::new("git").args(words).current_dir(scratch.path()))?;
+    }
     let peer = |program: &str, args: &[&str]| {
         let mut command = Command::new(programs.join(program));
         command.args(args).current_dir(scratch.path());

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use windlass_journal::Journal;
 use windlass_tests::{Relay, Rig, process};
 
 use crate::sample::timed;
@@ -44,6 +45,7 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> Result<()> {
     };
     let (connected, ssh_took) = counted(&mut || timed(&mut ssh("true")))?;
     let (deployed, windlass_took) = counted(&mut || timed(&mut run()))?;
+    calls(&rig)?;
     let dir = rig.dir();
     // What a script does at the least: each file, then compose, one connection each.
     let (scripted, script_took) = counted(&mut || {
@@ -77,6 +79,20 @@ pub(crate) fn run(context: &Context, table: &mut Table) -> Result<()> {
         windlass_took.as_secs_f64() / script_took.as_secs_f64(),
         "none",
     );
+    Ok(())
+}
+
+/// Says where the last run's time went.
+fn calls(rig: &Rig) -> Result<()> {
+    let journal = Journal::open_existing(&rig.workspace.path().join(".windlass"))?
+        .ok_or("find the journal")?;
+    let run = journal.runs(1)?.first().ok_or("find the run")?.run;
+    for call in journal.calls(run)? {
+        let took = call
+            .answer
+            .map(|answer| answer.at.duration_since(call.asked));
+        eprintln!("    {} {}: {took:?}", call.id.step, call.name);
+    }
     Ok(())
 }
 

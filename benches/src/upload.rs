@@ -114,7 +114,7 @@ fn manifest(sshd: &Sshd, path: &Path) -> String {
         "[pipeline]\nname = \"upload\"\n\n[plugin.upload]\npath = \"plugins/upload.wasm\"\n\n\
          [target.box]\nssh = \"{ssh}\"\nkey = {{ secret = \"SSH_KEY\" }}\nknown_hosts = \"known_hosts\"\n\n\
          [step.upload]\nuses = \"upload\"\n\
-         with = {{ file = \"large\", target = \"box\", path = \"{path}\" }}\n\
+         with = {{ file = \"large\", to = \"box\", path = \"{path}\" }}\n\
          grant = [\"file.read large\", \"ssh.upload box:{path}\"]\n"
     )
 }

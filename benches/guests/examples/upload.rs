@@ -9,7 +9,7 @@ pub struct Config {
     /// The file, relative to the project's root.
     file: String,
     /// The target's name.
-    target: String,
+    to: String,
     /// Absolute, on the target.
     path: String,
 }
@@ -23,12 +23,12 @@ impl Plugin for Upload {
     const SUMMARY: &'static str = "Upload a file";
 
     fn requests() -> Vec<&'static str> {
-        vec!["file.read {{ file }}", "ssh.upload {{ target }}:{{ path }}"]
+        vec!["file.read {{ file }}", "ssh.upload {{ to }}:{{ path }}"]
     }
 
     fn run(config: Config) -> Result<(), Error> {
         let file = blobs::open(&config.file)?;
-        ssh::upload(&config.target, &config.path, &file, 0o600)
+        ssh::upload(&config.to, &config.path, &file, 0o600)
     }
 }
 
