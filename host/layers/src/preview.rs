@@ -59,6 +59,8 @@ pub struct Read {
 pub struct Previewed {
     pub effects: Vec<Effect>,
     pub reads: Vec<Read>,
+    /// Why the guest was stopped first, whatever it made of that.
+    pub stopped: Option<String>,
 }
 
 /// The layer, one for each instance of a step.
@@ -111,10 +113,9 @@ impl Preview {
     }
 
     fn stop(&self, what: &str) -> CallError {
-        CallError::unavailable(
-            UNKNOWN,
-            format!("{what} of step {} is not known before it ran", self.step),
-        )
+        let reason = format!("{what} of step {} is not known before it ran", self.step);
+        self.lock().stopped.get_or_insert_with(|| reason.clone());
+        CallError::unavailable(UNKNOWN, reason)
     }
 
     /// An answer of the world as it is; its failure only leaves a gap.

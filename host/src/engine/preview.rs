@@ -28,12 +28,22 @@ pub enum Extent {
     Whole,
     /// The plugin had to know what cannot be known; from there on it may do at
     /// most what it is granted.
-    Stopped { reason: String, at_most: Vec<String> },
+    Stopped {
+        reason: String,
+        at_most: Vec<String>,
+    },
     /// Whether it runs depends on what is not known yet.
-    Maybe { reason: String, at_most: Vec<String> },
-    Skipped { reason: String },
+    Maybe {
+        reason: String,
+        at_most: Vec<String>,
+    },
+    Skipped {
+        reason: String,
+    },
     /// It would fail.
-    Failed { error: CallError },
+    Failed {
+        error: CallError,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -234,6 +244,11 @@ async fn run(
     let seen = preview.seen();
     reads.extend(seen.reads);
     let extent = match finished.result {
+        // A guest may make an error of its own of it, or go on without.
+        _ if seen.stopped.is_some() => Extent::Stopped {
+            reason: seen.stopped.unwrap_or_default(),
+            at_most: at_most(),
+        },
         Ok(()) => Extent::Whole,
         Err(error) if error.code == UNKNOWN => Extent::Stopped {
             reason: context.redactor.clean_error(error).message,
