@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use async_trait::async_trait;
@@ -22,7 +24,8 @@ const SHORT: usize = 8;
 /// Finds secrets in text, also as base64 (at each of its three alignments), as
 /// percent-encoding and as a JSON string.
 pub struct Redactor {
-    patterns: Option<AhoCorasick>,
+    search: Option<AhoCorasick>,
+    patterns: Vec<String>,
     /// The replacement for each pattern.
     masks: Vec<String>,
     /// Names of secrets too short to be masked with certainty.
@@ -68,7 +71,7 @@ impl Redactor {
                     .filter(|line| line.len() >= SHORT && !line.starts_with("-----")),
             ) {
                 add(text.to_owned());
-                add(percent_encoded(text));
+                percent_encoded(text).for_each(&mut add);
                 if let Ok(json) = serde_json::to_string(text) {
                     add(json[1..json.len() - 1].to_owned());
                 }
@@ -77,7 +80,7 @@ impl Redactor {
                 }
             }
         }
-        let patterns = if patterns.is_empty() {
+        let search = if patterns.is_empty() {
             None
         } else {
             AhoCorasick::builder()
@@ -86,6 +89,7 @@ impl Redactor {
                 .ok()
         };
         Self {
+            search,
             patterns,
             masks,
             short,
@@ -94,19 +98,52 @@ impl Redactor {
 
     /// The text without secrets.
     pub fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        match &self.patterns {
-            Some(patterns) if patterns.is_match(text) => {
-                Cow::Owned(patterns.replace_all(text, &self.masks))
+        match &self.search {
+            Some(search) if search.is_match(text) => {
+                Cow::Owned(search.replace_all(text, &self.masks))
             }
             _ => Cow::Borrowed(text),
         }
     }
 
+    /// A piece of a longer line without secrets, nor the part of one that a cut left
+    /// at its beginning or at its end.
+    fn clean_piece<'a>(&self, piece: &'a str) -> Cow<'a, str> {
+        let clean = self.clean(piece);
+        let longest = |cut: &dyn Fn(&str) -> usize| {
+            let found = self.patterns.iter().zip(&self.masks);
+            found
+                .map(|(pattern, mask)| (cut(pattern), mask))
+                .filter(|(length, _)| *length > 0)
+                .max_by_key(|(length, _)| *length)
+        };
+        let parts = |pattern: &str| (SHORTEST..pattern.len()).rev();
+        let text = clean.as_bytes();
+        let begins = longest(&|pattern| {
+            parts(pattern)
+                .find(|length| text.starts_with(&pattern.as_bytes()[pattern.len() - length..]))
+                .unwrap_or(0)
+        });
+        let ends = longest(&|pattern| {
+            parts(pattern)
+                .find(|length| text.ends_with(&pattern.as_bytes()[..*length]))
+                .unwrap_or(0)
+        });
+        if begins.is_none() && ends.is_none() {
+            return clean;
+        }
+        let (skip, before) = begins.map_or((0, ""), |(length, mask)| (length, mask.as_str()));
+        let (drop, after) = ends.map_or((0, ""), |(length, mask)| (length, mask.as_str()));
+        let middle = text.get(skip..text.len().saturating_sub(drop));
+        let middle = String::from_utf8_lossy(middle.unwrap_or_default());
+        Cow::Owned(format!("{before}{middle}{after}"))
+    }
+
     /// Bytes without secrets.
     pub fn clean_bytes(&self, bytes: Vec<u8>) -> Vec<u8> {
-        match &self.patterns {
-            Some(patterns) if patterns.is_match(&bytes) => {
-                patterns.replace_all_bytes(&bytes, &self.masks)
+        match &self.search {
+            Some(search) if search.is_match(&bytes) => {
+                search.replace_all_bytes(&bytes, &self.masks)
             }
             _ => bytes,
         }
@@ -138,8 +175,8 @@ impl Redactor {
         error
     }
 
-    fn clean_reply(&self, reply: Reply) -> Result<Reply, CallError> {
-        if self.patterns.is_none() {
+    fn clean_reply(&self, mut reply: Reply) -> Result<Reply, CallError> {
+        if self.search.is_none() {
             return Ok(reply);
         }
         if let Reply::Response(mut response) = reply {
@@ -149,6 +186,10 @@ impl Redactor {
                 *value = self.clean(value).into_owned();
             }
             return Ok(Reply::Response(response));
+        }
+        if let Reply::Exit(exit) = &mut reply {
+            // The end of a log, which may begin in the middle of a line.
+            exit.tail = self.clean_piece(&exit.tail).into_owned();
         }
         let failed = |error: serde_json::Error| {
             CallError::internal("engine.redact", format!("redact a reply: {error}"))
@@ -162,17 +203,42 @@ impl Redactor {
     }
 }
 
-/// RFC 3986: all but unreserved characters.
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
+/// What encoders leave as it is, besides letters, digits and `-._`: of RFC 3986's
+/// unreserved characters, of the URL standard's component and whole URL (JavaScript's
+/// encodeURIComponent and encodeURI), of a path segment, and of a form.
+const LEFT_BY_ENCODERS: [&[u8]; 5] = [
+    b"~",
+    b"~!'()*",
+    b"~!'()*;,/?:@&=+$#",
+    b"~!$&'()*+,;=:@",
+    b"*",
+];
+
+/// Each way in which encoders write a text in a URL or a form, with upper-case and
+/// with lower-case digits.
+fn percent_encoded(text: &str) -> impl Iterator<Item = String> {
+    let write = move |left: &[u8], space: &str, lower: bool| {
+        let mut out = String::new();
+        for byte in text.bytes() {
+            match byte {
+                b' ' => out.push_str(space),
+                _ if byte.is_ascii_alphanumeric()
+                    || b"-._".contains(&byte)
+                    || left.contains(&byte) =>
+                {
+                    out.push(char::from(byte));
+                }
+                _ if lower => out.push_str(&format!("%{byte:02x}")),
+                _ => out.push_str(&format!("%{byte:02X}")),
+            }
         }
-    }
-    out
+        out
+    };
+    LEFT_BY_ENCODERS.into_iter().flat_map(move |left| {
+        ["%20", "+"]
+            .into_iter()
+            .flat_map(move |space| [false, true].map(|lower| write(left, space, lower)))
+    })
 }
 
 /// What stays the same of a text's base64 wherever it stands in a longer one:
@@ -212,6 +278,7 @@ impl Capability for Redact {
         context.log = Arc::new(CleanLog {
             redactor: Arc::clone(&self.redactor),
             next: Arc::clone(&context.log),
+            cut: Default::default(),
         });
         match self.next.call(&context, call).await {
             Ok(reply) if reveals => Ok(reply),
@@ -224,11 +291,21 @@ impl Capability for Redact {
 struct CleanLog {
     redactor: Arc<Redactor>,
     next: Arc<dyn LogSink>,
+    /// Whether the last line of a stream, stdout or stderr, was a piece of a longer one.
+    cut: [AtomicBool; 2],
 }
 
 impl LogSink for CleanLog {
     fn line(&self, stream: LogStream, line: &str) {
-        self.next.line(stream, &self.redactor.clean(line));
+        // Backends cut a line that does not end, wherever that is.
+        let cut = line.len() >= LogStream::LONGEST_LINE;
+        let goes_on = self.cut[usize::from(stream == LogStream::Stderr)].swap(cut, Relaxed);
+        let clean = if cut || goes_on {
+            self.redactor.clean_piece(line)
+        } else {
+            self.redactor.clean(line)
+        };
+        self.next.line(stream, &clean);
     }
 
     fn status(&self, status: &str) {
@@ -254,7 +331,10 @@ mod tests {
         for text in [
             secret.to_owned(),
             format!("x{secret}y"),
-            percent_encoded(secret),
+            "s3cr%22et%2F%2Bval%20ue".to_owned(),
+            "s3cr%22et%2f%2bval%20ue".to_owned(),
+            "s3cr%22et%2f%2bval+ue".to_owned(),
+            "s3cr%22et/+val%20ue".to_owned(),
             serde_json::to_string(secret).expect("json"),
             b64.encode(secret),
             b64.encode(format!("u:{secret}")),
@@ -273,6 +353,50 @@ mod tests {
             redactor("-----BEGIN KEY-----\nabcdefghijkl\nmnopqrstuvwx\n-----END KEY-----");
         assert_eq!(redactor.clean("> mnopqrstuvwx <"), "> [secret:TOKEN] <");
         assert_eq!(redactor.clean("-----BEGIN KEY-----"), "-----BEGIN KEY-----");
+    }
+
+    #[test]
+    fn a_piece_of_a_line_shows_no_part_of_a_secret() {
+        let redactor = redactor("hunter2hunter2");
+        let clean = redactor.clean_piece("r2hunter2 and hunter2hunter2 and hunter2h");
+        assert_eq!(
+            clean,
+            "[secret:TOKEN] and [secret:TOKEN] and [secret:TOKEN]"
+        );
+        assert_eq!(redactor.clean_piece("hunting"), "hunting");
+    }
+
+    #[test]
+    fn a_line_that_comes_in_pieces_shows_no_part_of_a_secret() {
+        #[derive(Default)]
+        struct Seen(std::sync::Mutex<Vec<String>>);
+        impl LogSink for Seen {
+            fn line(&self, _: LogStream, line: &str) {
+                self.0.lock().expect("lock").push(line.to_owned());
+            }
+            fn status(&self, _: &str) {}
+        }
+        let seen = Arc::new(Seen::default());
+        let log = CleanLog {
+            redactor: Arc::new(redactor("hunter2hunter2")),
+            next: Arc::<Seen>::clone(&seen),
+            cut: Default::default(),
+        };
+        let first = format!("{}hunter2", "x".repeat(LogStream::LONGEST_LINE - 7));
+        log.line(LogStream::Stdout, &first);
+        log.line(LogStream::Stderr, "hunter2 of another stream");
+        log.line(LogStream::Stdout, "hunter2 and more");
+        log.line(LogStream::Stdout, "hunter2 of another line");
+        let seen = seen.0.lock().expect("lock");
+        assert!(seen[0].ends_with("xx[secret:TOKEN]"), "{}", seen[0].len());
+        assert_eq!(
+            seen[1..],
+            [
+                "hunter2 of another stream",
+                "[secret:TOKEN] and more",
+                "hunter2 of another line"
+            ]
+        );
     }
 
     #[test]

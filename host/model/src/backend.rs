@@ -22,6 +22,12 @@ pub enum LogStream {
     Stderr,
 }
 
+impl LogStream {
+    /// Bytes of the longest line that a backend passes on: one that is longer comes in
+    /// pieces of this length, so that output without line ends cannot fill the memory.
+    pub const LONGEST_LINE: usize = 16 * 1024;
+}
+
 /// Where a call's output goes while it runs, a line at a time. Implementations
 /// do not block and do not panic.
 pub trait LogSink: Send + Sync {

@@ -18,6 +18,8 @@ use windlass_runtime::StepSink;
 const MAX_WAITING: usize = 50_000;
 /// A longer line is cut: reporters and databases are for lines people read.
 const MAX_LINE: usize = 16 * 1024;
+/// The same for what a step says that it is doing: one line of a terminal.
+const MAX_PROGRESS: usize = 1024;
 /// How often a live display is drawn again.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -110,25 +112,30 @@ impl Bus {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let cut = &text[..text.floor_char_boundary(MAX_LINE)];
-        let mut clean = plain(&self.redactor.clean(cut));
-        if cut.len() < text.len() {
-            clean.push_str(" […]");
-        }
+        let text = shown(&self.redactor, text, MAX_LINE);
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.emit(Event::StepLog {
             step: step.clone(),
             level,
             stream,
-            text: clean,
+            text,
         });
     }
 }
 
-/// Without control characters and escape sequences: what guests and servers
-/// print must not move the cursor, nor look like what Windlass prints.
-fn plain(text: &str) -> String {
-    windlass_report::clean_line(text).into_owned()
+/// A line as people may see it: without secrets, at most `longest` bytes of it, and
+/// without control characters and escape sequences, since what guests and servers print
+/// must not move the cursor, nor look like what Windlass prints.
+///
+/// Secrets go first: of one that lies across the cut, the beginning would be left.
+fn shown(redactor: &Redactor, text: &str, longest: usize) -> String {
+    let clean = redactor.clean(text);
+    let cut = &clean[..clean.floor_char_boundary(longest)];
+    let mut line = windlass_report::clean_line(cut).into_owned();
+    if cut.len() < clean.len() {
+        line.push_str(" […]");
+    }
+    line
 }
 
 struct Sink {
@@ -155,11 +162,11 @@ impl StepSink for Sink {
         if self.bus.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
             return;
         }
-        let cut = &message[..message.floor_char_boundary(1024)];
+        let message = shown(&self.bus.redactor, message, MAX_PROGRESS);
         self.bus.waiting.fetch_add(1, Ordering::Relaxed);
         self.bus.emit(Event::StepProgress {
             step: self.step.clone(),
-            message: plain(&self.bus.redactor.clean(cut)),
+            message,
             done,
             total,
         });
@@ -281,5 +288,30 @@ impl Writer {
             at: Timestamp::now(),
             event,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_model::Secrets;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_across_the_cut_leaves_no_beginning() {
+        let mut secrets = Secrets::default();
+        secrets.insert("TOKEN", "hunter2hunter2".to_owned().into());
+        let redactor = Redactor::new(&secrets);
+        let line = format!("{}hunter2hunter2", "x".repeat(95));
+        assert_eq!(
+            shown(&redactor, &line, 100),
+            format!("{}[secr […]", "x".repeat(95)),
+        );
+    }
+
+    #[test]
+    fn escape_sequences_do_not_get_through() {
+        let redactor = Redactor::new(&Secrets::default());
+        assert_eq!(shown(&redactor, "a\u{1b}[2Jb", 100), "ab");
     }
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use windlass_model::reply::Exit;
 use windlass_model::{LogSink, LogStream};
 
-/// Cap on one line; a longer one is cut into several. A far side that never
-/// ends a line cannot fill the memory.
-const MAX_LINE: usize = 16 * 1024;
+const MAX_LINE: usize = LogStream::LONGEST_LINE;
 
 /// Lines quoted in an error.
 const QUOTED_LINES: usize = 8;

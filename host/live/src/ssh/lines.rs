@@ -5,10 +5,6 @@ use std::collections::VecDeque;
 use windlass_model::reply::Exit;
 use windlass_model::{LogSink, LogStream};
 
-/// A line that does not end is passed on in pieces of this many bytes, so that
-/// output without line ends cannot fill the memory.
-const MAX_LINE: usize = 16 * 1024;
-
 /// Cuts one stream into lines. A carriage return ends a line, too: progress
 /// bars redraw theirs with it.
 #[derive(Debug)]
@@ -36,7 +32,7 @@ impl Lines {
                 b'\r' => self.flush(log, tail, false),
                 byte => {
                     self.open.push(byte);
-                    if self.open.len() >= MAX_LINE {
+                    if self.open.len() >= LogStream::LONGEST_LINE {
                         self.flush(log, tail, false);
                     }
                 }
