@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use windlass_manifest::Outputs;
+use windlass_manifest::{Graph, Outputs};
 use windlass_model::event::{Event, StepState};
 use windlass_model::{CallError, StepKey};
 
@@ -17,9 +17,10 @@ use super::{Context, Failure, millis, satisfied};
 /// Runs all instances, but none on a target that is away; gives the first
 /// failure.
 pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -> Option<Failure> {
-    let mut outputs = Outputs::default();
+    // Shared with the steps that run: copied only when one of them ends meanwhile.
+    let mut outputs = Arc::new(Outputs::default());
     let mut ended: BTreeMap<StepKey, StepState> = BTreeMap::new();
-    let mut waiting = context.graph.instances();
+    let mut waiting: Vec<Waiting> = instances(&context.graph);
     let mut running = JoinSet::new();
     let mut failure: Option<Failure> = None;
     let limit = context.graph.settings.max_parallel.max(1);
@@ -27,25 +28,26 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
     loop {
         let mut blocked = Vec::new();
         let mut progressed = false;
-        for step in std::mem::take(&mut waiting) {
-            match next(context, &step, &ended, reused, away) {
-                Next::Wait => blocked.push(step),
+        for waits in std::mem::take(&mut waiting) {
+            match next(context, &waits, &ended, reused, away) {
+                Next::Wait => blocked.push(waits),
                 Next::End(done) => {
                     progressed = true;
                     finish(
                         context,
-                        &step,
+                        &waits.step,
                         done,
                         0,
                         &mut ended,
-                        &mut outputs,
+                        Arc::make_mut(&mut outputs),
                         &mut failure,
                     );
                 }
-                Next::Start if running.len() >= limit => blocked.push(step),
+                Next::Start if running.len() >= limit => blocked.push(waits),
                 Next::Start => {
                     let context = Arc::clone(context);
-                    let outputs = outputs.clone();
+                    let outputs = Arc::clone(&outputs);
+                    let step = waits.step;
                     running.spawn(async move {
                         let clock = Instant::now();
                         // A task of its own, so that a panic is this step's.
@@ -81,7 +83,7 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
                 done,
                 duration,
                 &mut ended,
-                &mut outputs,
+                Arc::make_mut(&mut outputs),
                 &mut failure,
             ),
             Some(Err(_)) => {}
@@ -89,6 +91,26 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
         }
     }
     failure
+}
+
+/// An instance that was not started yet. It is looked at each time that another one
+/// ends, so what does not change is looked up once.
+struct Waiting {
+    step: StepKey,
+    selected: bool,
+    dependencies: Vec<StepKey>,
+}
+
+fn instances(graph: &Graph) -> Vec<Waiting> {
+    let nodes = graph.steps.iter();
+    let pairs = nodes.flat_map(|node| node.instances().into_iter().map(move |step| (node, step)));
+    pairs
+        .map(|(node, step)| Waiting {
+            dependencies: graph.dependencies(&step),
+            selected: node.selected,
+            step,
+        })
+        .collect()
 }
 
 enum Next {
@@ -99,15 +121,13 @@ enum Next {
 
 fn next(
     context: &Context,
-    step: &StepKey,
+    waits: &Waiting,
     ended: &BTreeMap<StepKey, StepState>,
     reused: &Outputs,
     away: &Away,
 ) -> Next {
-    let Some(node) = context.graph.step(step.name.as_str()) else {
-        return Next::End(Done::skipped("it is not in the graph"));
-    };
-    if !node.selected {
+    let step = &waits.step;
+    if !waits.selected {
         return Next::End(Done {
             state: StepState::Reused,
             outputs: reused.get(step).cloned().unwrap_or_default(),
@@ -123,8 +143,8 @@ fn next(
             reason: Some("the run was cancelled before it started".to_owned()),
         });
     }
-    for dependency in context.graph.dependencies(step) {
-        match ended.get(&dependency) {
+    for dependency in &waits.dependencies {
+        match ended.get(dependency) {
             None => return Next::Wait,
             Some(state) if satisfied(*state) => {}
             Some(state) => {
