@@ -156,7 +156,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<Case>, CaseError> {
     let reader = Reader {
         path,
         shown: path.display().to_string(),
-        text,
+        breaks: text.match_indices('\n').map(|(at, _)| at).collect(),
     };
     let mut file: RawCase = toml::from_str(text).map_err(|error| CaseError {
         path: reader.shown.clone(),
@@ -215,18 +215,14 @@ fn base_name(path: &Path) -> String {
 struct Reader<'a> {
     path: &'a Path,
     shown: String,
-    text: &'a str,
+    /// Where lines end, in bytes.
+    breaks: Vec<usize>,
 }
 
 impl Reader<'_> {
+    /// The line of a byte, counted from 1.
     fn line(&self, at: usize) -> usize {
-        self.text
-            .as_bytes()
-            .iter()
-            .take(at)
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1
+        self.breaks.partition_point(|end| *end < at) + 1
     }
 
     fn fail(&self, line: usize, message: &str) -> CaseError {
