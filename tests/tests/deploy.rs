@@ -351,19 +351,15 @@ fn compose_v1_serves_where_v2_is_not() {
         "{second}"
     );
     assert_eq!(rig.containers().unwrap(), container);
-    let third = rig.deploy("v2").unwrap();
-    assert_eq!(third.code, Some(0), "{third}");
-    assert_eq!(rig.version(), "v2");
-    assert_eq!(rig.containers().unwrap().len(), 1);
     // And its own words for the broken file.
     rig.change("docker-compose.server.yml", |text| {
         format!("{text}    labels:\n      a: b: c\n")
     })
     .unwrap();
-    let broken = rig.deploy("v3").unwrap();
+    let broken = rig.deploy("v2").unwrap();
     assert_eq!(broken.code, Some(1), "{broken}");
     assert!(broken.says("mapping values are not allowed"), "{broken}");
-    assert_eq!(rig.version(), "v2");
+    assert_eq!(rig.version(), "v1");
 }
 
 /// The engine's API goes through `docker system dial-stdio`, and the probe needs TCP.
