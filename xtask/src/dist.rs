@@ -22,9 +22,10 @@ pub(crate) fn build() -> Result<PathBuf, Failure> {
     let name = format!("windlass-{target}");
 
     // A CI job has no warm cache, so the released binary holds compiled plugins. Only
-    // Windlass itself can compile them for Windlass: it is built, asked, and built again.
+    // Windlass can compile them for Windlass. The one of the tests does: it has the same
+    // compiler in it, and what is made depends on neither's build profile.
     eprintln!("dist: 1 of 2, a windlass that compiles the built-in plugins");
-    let first = compile(&target, None)?;
+    let first = run::build_windlass()?;
     let compiled = dist.join("precompiled");
     let failed = |error: std::io::Error| {
         let what = format!("write into {}", dist.display());
@@ -38,7 +39,7 @@ pub(crate) fn build() -> Result<PathBuf, Failure> {
         "mend what it says",
     )?;
     eprintln!("dist: 2 of 2, the windlass that holds them");
-    let built = compile(&target, Some(&compiled))?;
+    let built = compile(&target, &compiled)?;
     let binary = dist.join(&name);
     // By a rename: the old one may be running.
     let partial = dist.join(format!("{name}.partial"));
@@ -56,8 +57,8 @@ pub(crate) fn build() -> Result<PathBuf, Failure> {
     Ok(binary)
 }
 
-/// Builds the release binary, with compiled plugins in it if there are any yet.
-fn compile(target: &str, compiled: Option<&Path>) -> Result<PathBuf, Failure> {
+/// Builds the release binary with the compiled plugins in it.
+fn compile(target: &str, compiled: &Path) -> Result<PathBuf, Failure> {
     let mut cargo = run::cargo();
     cargo
         .args([
@@ -71,10 +72,7 @@ fn compile(target: &str, compiled: Option<&Path>) -> Result<PathBuf, Failure> {
         ])
         // ring and SQLite are C: their compiler must take musl's headers.
         .env(format!("CC_{}", target.replace('-', "_")), "musl-gcc")
-        .env_remove("WINDLASS_PRECOMPILED");
-    if let Some(compiled) = compiled {
-        cargo.env("WINDLASS_PRECOMPILED", compiled);
-    }
+        .env("WINDLASS_PRECOMPILED", compiled);
     run::shown(&mut cargo, "mend what the compiler says above")?;
     Ok(tools::target_dir().join(target).join("release/windlass"))
 }
