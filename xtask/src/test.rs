@@ -32,10 +32,18 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, Failure> {
     }
     if nextest && args.is_empty() {
         // nextest leaves the examples in the documentation out.
-        let mut command = run::cargo();
-        command.args(["test", "--quiet", "--doc", "--workspace"]);
-        if let Some(code) = failed(&mut command)? {
-            return Ok(code);
+        let authors = [
+            "--manifest-path",
+            "plugins/Cargo.toml",
+            "-p",
+            "windlass-sdk",
+        ];
+        for packages in [&["--workspace"][..], &authors[..]] {
+            let mut command = run::cargo();
+            command.args(["test", "--quiet", "--doc"]).args(packages);
+            if let Some(code) = failed(&mut command)? {
+                return Ok(code);
+            }
         }
     }
     let mut last = runner(nextest, Some("tests/nextest.toml"), args);

@@ -152,9 +152,8 @@ fn findings(previewed: &Previewed) -> Vec<Found> {
 /// there any more.
 fn shown(grant: &Grant) -> String {
     let sink = grant.sink.as_ref().map(ToString::to_string);
-    let revealed = sink.is_some_and(|sink| {
-        sink == "build" || sink == "container" || sink.starts_with("env:")
-    });
+    let revealed =
+        sink.is_some_and(|sink| sink == "build" || sink == "container" || sink.starts_with("env:"));
     if revealed {
         format!("{grant} (revealed there)")
     } else {

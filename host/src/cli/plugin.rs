@@ -19,6 +19,7 @@ use windlass_runtime::{OutputType, Plugin, PluginError, Runtime};
 
 use super::session::runtime;
 use super::terminal::Terminal;
+use super::test::{self, TestArgs};
 use crate::builtin;
 use crate::exit::Exit;
 
@@ -35,6 +36,8 @@ pub(crate) enum PluginCommand {
     New(new::NewArgs),
     /// Builds the component, and shows what it asks for
     Build(build::BuildArgs),
+    /// Runs test cases, as `windlass test` does
+    Test(TestArgs),
     /// Shows what a component says of itself, or how it differs from another
     Inspect(inspect::InspectArgs),
     /// Prints a plugin's page as Markdown, from what it says of itself
@@ -52,6 +55,7 @@ pub(crate) async fn dispatch(command: PluginCommand, terminal: &Terminal) -> Exi
     match command {
         PluginCommand::New(args) => new::new(&args, terminal),
         PluginCommand::Build(args) => build::build(args, terminal).await,
+        PluginCommand::Test(args) => test::test(args, terminal).await,
         PluginCommand::Inspect(args) => inspect::inspect(args, terminal).await,
         PluginCommand::Docs(args) => docs::docs(args, terminal).await,
         PluginCommand::Lock(args) => lock::lock(args, terminal).await,

@@ -47,7 +47,10 @@ pub(crate) fn as_text(previewed: &Previewed, theme: Theme) -> String {
     if stopped > 0 && previewed.failure.is_none() {
         line.push_str(&format!(", {} known only in part", count(stopped, "step")));
     }
-    out.push_str(&format!("\n{}; nothing was changed now\n", theme.paint(Tone::Strong, &line)));
+    out.push_str(&format!(
+        "\n{}; nothing was changed now\n",
+        theme.paint(Tone::Strong, &line)
+    ));
     out
 }
 
@@ -140,7 +143,10 @@ fn difference(old: &str, new: &str, theme: Theme) -> String {
                 ChangeTag::Insert => ("+", Tone::Good),
                 ChangeTag::Equal => (" ", Tone::Plain),
             };
-            let text = format!("{sign} {}", clean_line(change.value().trim_end_matches('\n')));
+            let text = format!(
+                "{sign} {}",
+                clean_line(change.value().trim_end_matches('\n'))
+            );
             lines.push(format!("        {}", theme.paint(tone, text.trim_end())));
         }
     }

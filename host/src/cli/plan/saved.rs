@@ -139,7 +139,12 @@ impl Plan {
         for (index, (step, call, reply)) in self.reads.iter().enumerate() {
             match now.reads.get(index) {
                 Some((_, other, answer)) if other == call => {
-                    compare(&format!("{step}: {}", name(call)), reply, answer, &mut found);
+                    compare(
+                        &format!("{step}: {}", name(call)),
+                        reply,
+                        answer,
+                        &mut found,
+                    );
                 }
                 other => found.push(Difference {
                     place: format!("{step}: call {}", index + 1),
@@ -196,7 +201,8 @@ mod tests {
 
     #[test]
     fn the_leaf_that_moved_is_named() {
-        let then = serde_json::json!({"reply": "releases", "value": [{"id": "a", "state": "good"}]});
+        let then =
+            serde_json::json!({"reply": "releases", "value": [{"id": "a", "state": "good"}]});
         let now = serde_json::json!({"reply": "releases", "value": [{"id": "b", "state": "good"}]});
         let mut found = Vec::new();
         compare("deploy@prod: releases.list", &then, &now, &mut found);

@@ -147,6 +147,10 @@ fn tool(name: &str, command: &mut Command, hint: &str) -> Result<std::process::O
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test's failed step is the test's failure"
+)]
 mod tests {
     use std::process::Command;
 

@@ -24,7 +24,8 @@ pub(super) fn wit(args: &WitArgs, terminal: &Terminal) -> Exit {
     match write_wit(&args.directory) {
         Ok(()) => {
             terminal.say(&format!(
-                "wrote windlass:plugin 0.1.0 into {}",
+                "wrote {} into {}",
+                package(),
                 args.directory.display()
             ));
             Exit::Succeeded
@@ -34,6 +35,15 @@ pub(super) fn wit(args: &WitArgs, terminal: &Terminal) -> Exit {
             Exit::Engine
         }
     }
+}
+
+/// Its name and version, as the files say them.
+fn package() -> &'static str {
+    files::WIT
+        .iter()
+        .flat_map(|(_, text)| text.lines())
+        .find_map(|line| line.strip_prefix("package ")?.strip_suffix(';'))
+        .unwrap_or("windlass:plugin")
 }
 
 /// The package `windlass:plugin`, one file an interface.
@@ -87,6 +97,10 @@ pub(super) fn write_sdk(directory: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test's failed step is the test's failure"
+)]
 mod tests {
     use super::{SDK_MANIFEST, WIT_IN_PROJECT, files};
 
@@ -111,6 +125,7 @@ mod tests {
 
     #[test]
     fn the_copy_finds_its_interface() {
+        assert!(super::package().starts_with("windlass:plugin@0."));
         let library = files::SDK.iter().find(|(name, _)| *name == "lib.rs");
         assert!(library.unwrap().1.contains(WIT_IN_PROJECT));
         assert!(files::WIT.iter().any(|(name, _)| *name == "plugin.wit"));

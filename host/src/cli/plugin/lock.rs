@@ -4,6 +4,7 @@
 use clap::Args;
 use windlass_manifest::graph::PluginSource;
 use windlass_manifest::lock::LockedPlugin;
+use windlass_manifest::{Graph, Inputs};
 
 use super::{refuse, short};
 use crate::cli::ProjectArgs;
@@ -30,15 +31,12 @@ async fn write_lock(args: LockArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let project = Project::open(options.file.as_deref())
         .await
         .map_err(|error| terminal.project_error(&error))?;
-    let (graph, problems) = project.graph(
-        windlass_model::RunId(uuid::Uuid::nil()),
-        jiff::Timestamp::now(),
-        &options,
-    );
-    if problems.has_errors() {
-        terminal.diagnostics(&problems.sorted());
+    if project.problems.has_errors() {
+        terminal.diagnostics(&project.problems);
         return Err(Exit::Invalid);
     }
+    // Which plugins are used does not depend on inputs, so none are asked for.
+    let (graph, _) = Graph::examine(&project.manifest, &Inputs::default());
     let runtime = runtime(terminal)?;
     let used = graph
         .steps

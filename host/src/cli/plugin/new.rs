@@ -35,6 +35,7 @@ const RUST: Template = &[
     ("Cargo.toml", include_str!("template/rust/Cargo.toml.in")),
     ("src/lib.rs", include_str!("template/rust/lib.rs.in")),
     ("windlass.toml", include_str!("template/windlass.toml.in")),
+    ("tests/title.toml", include_str!("template/cases.toml.in")),
     ("README.md", include_str!("template/rust/README.md.in")),
     (".gitignore", "/target/\n/.windlass/\n"),
 ];
@@ -51,6 +52,7 @@ const PYTHON: Template = &[
         include_str!("template/python/test_heading.py.in"),
     ),
     ("windlass.toml", include_str!("template/windlass.toml.in")),
+    ("tests/title.toml", include_str!("template/cases.toml.in")),
     ("README.md", include_str!("template/python/README.md.in")),
     (".gitignore", "/.windlass/\n__pycache__/\n"),
 ];
@@ -63,8 +65,7 @@ pub(super) fn new(args: &NewArgs, terminal: &Terminal) -> Exit {
         Ok(()) => {
             let place = args.name.display();
             terminal.say(&format!(
-                "wrote {place}; next:\n  cd {place}\n  windlass plugin build\n  windlass plugin \
-                 lock\n  windlass run"
+                "wrote {place}; next:\n  cd {place}\n  windlass plugin build\n  windlass plugin test\n  windlass plugin lock\n  windlass run"
             ));
             Exit::Succeeded
         }
@@ -280,6 +281,10 @@ fn dependency(sdk: Option<&str>) -> Result<String, Refusal> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test's failed step is the test's failure"
+)]
 mod tests {
     use std::path::Path;
 

@@ -109,6 +109,10 @@ impl Project {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    reason = "a test's failed step is the test's failure"
+)]
 mod tests {
     use super::Project;
 
