@@ -39,6 +39,7 @@ use windlass_model::{
     StepKey, TargetName,
 };
 use windlass_report::Reporters;
+use windlass_report::text::duration;
 use windlass_runtime::{Clock, Facts};
 
 use crate::exit::Exit;
@@ -141,7 +142,7 @@ impl Context {
         guarded.await.unwrap_or_else(|_| {
             Err(CallError::timeout(
                 "engine.call-timeout",
-                format!("no answer within {} s", limit.as_secs()),
+                format!("no answer within {}", duration(millis(limit))),
             ))
         })
     }
@@ -339,10 +340,10 @@ async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Hel
         () = overrun => {
             context.cancel.cancel();
             let _ = steps.await;
-            let seconds = limit.unwrap_or_default().as_secs();
+            let limit = duration(millis(limit.unwrap_or_default()));
             Some((None, CallError::timeout(
                 "run.timeout",
-                format!("the run did not end within its {seconds} s"),
+                format!("the run did not end within its {limit}"),
             ).hint("raise `timeout` under [run]")))
         }
     };

@@ -76,6 +76,8 @@ macro_rules! assert_shown {
                 (r"sha256:[0-9a-f]{64}", "[DIGEST]"),
                 (r"(?m)^ *\d+\.\d s  ", "   [AT]  "),
                 (r" *\b\d+(\.\d+)? (ms|s)\b( ago)?", " [TIME]"),
+                // The column is as wide as its widest time.
+                (r"\[TIME\] {2,}", "[TIME]  "),
                 (r"\d+(\.\d+)? KiB", "[SIZE]"),
             ],
             omit_expression => true,

@@ -58,7 +58,7 @@ impl Policy {
                 ),
             )
             .hint(format!(
-                "to allow it, add under [{place}]: grant = [{:?}]",
+                "to allow it, add under [{place}]:\n  grant = [{:?}]",
                 Grant::line_for(need)
             )));
         }
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(denied.code, "grant.missing");
         assert_eq!(
             denied.hint.as_deref(),
-            Some("to allow it, add under [step.push]: grant = [\"docker.push ghcr.io/a/c:1\"]")
+            Some("to allow it, add under [step.push]:\n  grant = [\"docker.push ghcr.io/a/c:1\"]")
         );
         let denied = check(&policy(one, all), &push("ghcr.io/a/c:1")).expect_err("denied");
         assert_eq!(denied.code, "grant.not-requested");

@@ -169,14 +169,17 @@ impl Diagnostic {
     /// With line, column, caret and hint, for people. `width` is that of the
     /// terminal, in columns. Ends with a newline.
     pub fn render(&self, color: bool, width: usize) -> String {
-        let mut report = MietteDiagnostic::new(self.message.clone())
+        let width = width.clamp(40, 400);
+        // What stands before a message's and a help's lines.
+        let message = wrap(&self.message, width - "  × ".len());
+        let mut report = MietteDiagnostic::new(message)
             .with_code(self.code)
             .with_severity(match self.severity {
                 Severity::Error => miette::Severity::Error,
                 Severity::Warning => miette::Severity::Warning,
             });
         if let Some(hint) = &self.hint {
-            report = report.with_help(hint.clone());
+            report = report.with_help(wrap(hint, width - "  help: ".len()));
         }
         for (index, label) in self.labels.iter().enumerate() {
             let text = (!label.text.is_empty()).then(|| label.text.clone());
@@ -193,7 +196,8 @@ impl Diagnostic {
             GraphicalTheme::unicode_nocolor()
         };
         let handler = GraphicalReportHandler::new_themed(theme)
-            .with_width(width.clamp(40, 400))
+            .with_width(width)
+            .with_wrap_lines(false)
             .with_context_lines(1)
             .with_links(false);
         let mut out = String::new();
@@ -240,6 +244,20 @@ impl Diagnostic {
             "labels": labels,
         })
     }
+}
+
+/// Breaks lines at spaces, but none that begins with two: that one is for the reader to
+/// copy.
+fn wrap(text: &str, width: usize) -> String {
+    let options = textwrap::Options::new(width).break_words(false);
+    let lines = text.split('\n').map(|line| {
+        if line.starts_with("  ") {
+            line.to_owned()
+        } else {
+            textwrap::fill(line, &options)
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl fmt::Display for Diagnostic {

@@ -4,6 +4,7 @@
 use windlass_model::event::{Outcome, Severity, StepState};
 
 use crate::clean::{clean, clean_line};
+use crate::failure::headline;
 use crate::summary::{Row, Summary};
 use crate::text;
 
@@ -41,8 +42,19 @@ impl Summary {
                 line("");
                 line(&escape(&clean(&error.message)));
                 if let Some(hint) = &error.hint {
+                    let hint = clean(hint);
+                    // Lines to copy stand at the end, indented.
+                    let (text, copied) = hint.split_once("\n  ").unwrap_or((&hint, ""));
                     line("");
-                    line(&format!("**Hint:** {}", escape(&clean(hint))));
+                    line(&format!("**Hint:** {}", escape(text)));
+                    if !copied.is_empty() {
+                        let copied: Vec<&str> = copied.lines().map(str::trim).collect();
+                        let fence = fence(&copied);
+                        line("");
+                        line(&format!("{fence}toml"));
+                        copied.iter().for_each(|text| line(text));
+                        line(&fence);
+                    }
                 }
             }
             if !failure.log.is_empty() {
@@ -192,7 +204,7 @@ impl Row {
             return escape(&clean_line(reason));
         }
         if let Some(error) = &self.error {
-            return escape(&clean_line(&error.message));
+            return escape(&headline(&error.message));
         }
         let outputs: Vec<String> = self
             .outputs

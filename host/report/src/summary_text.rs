@@ -4,7 +4,7 @@ use windlass_model::StepKey;
 use windlass_model::event::{Severity, StepState};
 
 use crate::clean::{clean_line, defuse};
-use crate::failure::Failure;
+use crate::failure::{Failure, headline};
 use crate::summary::{Row, Summary};
 use crate::text;
 use crate::theme::{Line, Theme, Tone, state_word, wrap};
@@ -373,7 +373,7 @@ impl Row {
             return vec![vec![(Tone::Faint, text)]];
         }
         if let Some(error) = &self.error {
-            let text = crate::theme::fit(theme, &clean_line(&error.message), room);
+            let text = crate::theme::fit(theme, &headline(&error.message), room);
             return vec![vec![(Tone::Plain, text)]];
         }
         self.outputs

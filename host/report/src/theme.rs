@@ -280,14 +280,18 @@ pub(crate) fn fit(theme: Theme, text: &str, max: usize) -> String {
     )
 }
 
-/// Breaks text into lines of at most `width` columns, at spaces where it can.
+/// Breaks text into lines of at most `width` columns, at spaces. What readers copy stays
+/// whole: a longer word, and a line that begins with two spaces.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
+        if paragraph.starts_with("  ") {
+            lines.push(paragraph.to_owned());
+            continue;
+        }
         let mut line = String::new();
         for word in paragraph.split(' ') {
-            let mut word = word;
             if !line.is_empty() {
                 if line.width() + 1 + word.width() <= width {
                     line.push(' ');
@@ -295,11 +299,6 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
                     continue;
                 }
                 lines.push(std::mem::take(&mut line));
-            }
-            while word.width() > width {
-                let piece = head(word, width);
-                lines.push(piece.to_owned());
-                word = &word[piece.len()..];
             }
             line.push_str(word);
         }
@@ -375,7 +374,11 @@ mod tests {
     fn text_is_wrapped_at_spaces() {
         assert_eq!(
             wrap("one two three\n\nabcdefghijklm", 9),
-            ["one two", "three", "", "abcdefghi", "jklm"]
+            ["one two", "three", "", "abcdefghijklm"]
+        );
+        assert_eq!(
+            wrap("add this line:\n  grant = [\"a b\"]", 9),
+            ["add this", "line:", "  grant = [\"a b\"]"]
         );
     }
 }

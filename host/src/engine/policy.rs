@@ -177,7 +177,7 @@ pub fn uncovered(graph: &Graph, plugins: &PluginSet) -> Diagnostics {
                     format!("plugin {} asks for it", node.uses),
                 )
                 .hint(format!(
-                    "to allow it, add under [step.{}]: grant = [{line:?}]{}",
+                    "to allow it, add under [step.{}]{}:\n  grant = [{line:?}]",
                     step.name,
                     if request.tainted {
                         ", with what may come out of the other step as the pattern"
