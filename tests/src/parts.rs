@@ -27,6 +27,8 @@ pub enum Part {
     PluginTools,
     /// The `windlass` binary.
     Windlass,
+    /// sudo.
+    Sudo,
     /// git.
     Git,
     /// Root's right to make network namespaces, and the programs for it.
@@ -35,13 +37,14 @@ pub enum Part {
 
 impl Part {
     /// Every part, in the order in which they build on each other.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Git,
         Self::Docker,
         Self::Sshd,
         Self::Registry,
         Self::Compose,
         Self::ComposeV1,
+        Self::Sudo,
         Self::Observer,
         Self::Guests,
         Self::PluginTools,
@@ -67,6 +70,7 @@ impl Part {
                 .find_map(program),
             Self::Compose => file(tools::compose_plugin(), "cargo xtask setup"),
             Self::ComposeV1 => program("docker-compose"),
+            Self::Sudo => program("sudo"),
             Self::Observer => file(tools::observer_binary(), "cargo xtask setup"),
             Self::Guests => guests::NAMES
                 .into_iter()

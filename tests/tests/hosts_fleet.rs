@@ -378,3 +378,60 @@ fn a_login_that_is_not_root_and_what_a_server_lacks() {
     }
     before_the_build("v4", ["has no `docker`", "install Docker Engine"]);
 }
+
+#[test]
+fn a_login_that_uses_sudo() {
+    require!(
+        Namespaces, Docker, Registry, Sshd, Compose, Sudo, Observer, Windlass
+    );
+    let fleet = Fleet::start(1, "deploy");
+    let host = fleet.hosts.host(0);
+    give_user(host, false);
+    let keys = host.sshd.private_key_file();
+    for path in [
+        keys.parent().unwrap(),
+        &keys.with_file_name("authorized_keys"),
+    ] {
+        let mode = fs::metadata(path).unwrap().permissions().mode() | 0o055;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // As Debian has it, with a line for this login. Its directory is not the login's.
+    let sudoers = |rule: &str| {
+        let script = format!(
+            "set -e\n\
+             printf 'Defaults env_reset\\nDefaults use_pty\\n{rule}\\n' > /run/sudoers.new\n\
+             chmod 440 /run/sudoers.new\n\
+             [ -e /run/sudoers ] || {{ cp /run/sudoers.new /run/sudoers; mount --bind /run/sudoers /etc/sudoers; }}\n\
+             cat /run/sudoers.new > /run/sudoers\n\
+             # sudo looks its own host's name up, which waits for a name server.\n\
+             [ -e /run/hosts ] || {{ {{ cat /etc/hosts; echo 127.0.1.1 $(hostname); }} > /run/hosts; mount --bind /run/hosts /etc/hosts; }}\n\
+             mkdir -p /run/home/.docker/cli-plugins; chown root:root /srv; chmod 755 /srv\n\
+             ln -sf {} /run/home/.docker/cli-plugins/docker-compose\n",
+            windlass_tests::tools::compose_plugin().display(),
+        );
+        host.inside(["sh", "-c", &script]).unwrap();
+    };
+    sudoers("deploy ALL=(root) NOPASSWD: ALL");
+    fleet.change("windlass.toml", |text| {
+        text.replacen("connect_timeout", "sudo = true\nconnect_timeout", 1)
+    });
+    let first = fleet.deploy("v1");
+    assert_eq!(first.code, Some(0), "{first}");
+    assert_eq!(version(host), "v1");
+    let owners = host
+        .inside(["sh", "-c", "stat -c '%U %a' /srv/app/current/.env"])
+        .unwrap();
+    assert_eq!(owners.trim(), "root 600");
+
+    // Without the right: told before the build, with the way out, and nothing changes.
+    sudoers("# nobody");
+    let second = fleet.deploy("v2");
+    assert_ne!(second.code, Some(0), "{second}");
+    assert!(second.events_of("step-started").is_empty(), "{second}");
+    assert!(
+        second.stderr.contains("does not let this login use sudo")
+            && second.stderr.contains("/etc/sudoers.d"),
+        "{second}"
+    );
+    assert_eq!(version(host), "v1");
+}

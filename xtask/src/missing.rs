@@ -90,11 +90,18 @@ const PROGRAMS: [Provided; 7] = [
 ];
 
 /// What the tests need besides.
-const PROGRAMS_OF_TESTS: [Provided; 1] = [Provided {
-    program: "docker-compose",
-    package: "docker-compose",
-    why: "servers that still have Compose v1",
-}];
+const PROGRAMS_OF_TESTS: [Provided; 2] = [
+    Provided {
+        program: "docker-compose",
+        package: "docker-compose",
+        why: "servers that still have Compose v1",
+    },
+    Provided {
+        program: "sudo",
+        package: "sudo",
+        why: "servers where the login is not root",
+    },
+];
 
 /// What the demo and the tests need and this machine does not have.
 pub(crate) fn for_demo_and_tests() -> Vec<Missing> {
