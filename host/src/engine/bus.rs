@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use windlass_journal::Journal;
 use windlass_layers::Redactor;
 use windlass_model::event::{Envelope, Event, Level};
@@ -20,11 +20,17 @@ const MAX_WAITING: usize = 50_000;
 const MAX_LINE: usize = 16 * 1024;
 /// The same for what a step says that it is doing: one line of a terminal.
 const MAX_PROGRESS: usize = 1024;
+/// How long the first event of a batch waits for more: each batch is a transaction and
+/// wakes every reporter, which costs several times what a small step costs. Nobody waits
+/// for it but a flush, which ends it.
+const LINGER: Duration = Duration::from_millis(2);
+/// Events of one batch.
+const BATCH: usize = 256;
 /// How often a live display is drawn again.
 const TICK: Duration = Duration::from_millis(100);
 
 enum Message {
-    Event(Event),
+    Event(Timestamp, Event),
     Flush(oneshot::Sender<()>),
     Finish(oneshot::Sender<Option<String>>),
 }
@@ -35,6 +41,8 @@ pub struct Bus {
     queue: mpsc::UnboundedSender<Message>,
     waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
+    /// Somebody waits for what is queued.
+    urgent: Arc<Notify>,
     /// What was said so far, without logs and progress.
     history: Arc<Mutex<Vec<Envelope>>>,
     redactor: Arc<Redactor>,
@@ -52,6 +60,7 @@ impl Bus {
             queue,
             waiting: Arc::default(),
             dropped: Arc::default(),
+            urgent: Arc::default(),
             history: Arc::default(),
             redactor,
         };
@@ -64,6 +73,7 @@ impl Bus {
                 failed: None,
                 waiting: Arc::clone(&bus.waiting),
                 dropped: Arc::clone(&bus.dropped),
+                urgent: Arc::clone(&bus.urgent),
                 history: Arc::clone(&bus.history),
             }
             .work(receiver),
@@ -73,13 +83,14 @@ impl Bus {
 
     pub fn emit(&self, event: Event) {
         // Fails only after `finish`, when nobody listens any more.
-        let _ = self.queue.send(Message::Event(event));
+        let _ = self.queue.send(Message::Event(Timestamp::now(), event));
     }
 
     /// Everything emitted so far is journalled and shown when it returns.
     pub async fn flush(&self) {
         let (done, waits) = oneshot::channel();
         if self.queue.send(Message::Flush(done)).is_ok() {
+            self.urgent.notify_one();
             let _ = waits.await;
         }
     }
@@ -88,6 +99,7 @@ impl Bus {
     pub async fn finish(&self) -> Option<String> {
         let (done, waits) = oneshot::channel();
         self.queue.send(Message::Finish(done)).ok()?;
+        self.urgent.notify_one();
         waits.await.ok().flatten()
     }
 
@@ -182,6 +194,7 @@ struct Writer {
     failed: Option<String>,
     waiting: Arc<AtomicUsize>,
     dropped: Arc<AtomicUsize>,
+    urgent: Arc<Notify>,
     history: Arc<Mutex<Vec<Envelope>>>,
 }
 
@@ -192,9 +205,19 @@ impl Writer {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                count = queue.recv_many(&mut batch, 256) => {
+                count = queue.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;
+                    }
+                    // Not on the queue: it would be woken by each event.
+                    if batch.len() < BATCH {
+                        tokio::select! {
+                            () = self.urgent.notified() => {}
+                            () = tokio::time::sleep(LINGER) => {}
+                        }
+                    }
+                    while batch.len() < BATCH && let Ok(message) = queue.try_recv() {
+                        batch.push(message);
                     }
                     if self.handle(&mut batch).await {
                         break;
@@ -216,11 +239,11 @@ impl Writer {
         let mut lines = 0;
         for message in batch.drain(..) {
             match message {
-                Message::Event(event) => {
+                Message::Event(at, event) => {
                     if matches!(event, Event::StepLog { .. } | Event::StepProgress { .. }) {
                         lines += 1;
                     }
-                    envelopes.push(self.number(event));
+                    envelopes.push(self.number(at, event));
                 }
                 Message::Flush(done) => flushes.push(done),
                 Message::Finish(done) => last = Some(done),
@@ -235,7 +258,7 @@ impl Writer {
                 ),
                 hint: None,
             };
-            envelopes.push(self.number(event));
+            envelopes.push(self.number(Timestamp::now(), event));
         }
         let journal = self.journal.as_ref().filter(|_| self.failed.is_none());
         let stored = match journal {
@@ -250,7 +273,7 @@ impl Writer {
                 message,
                 hint: error.hint(),
             };
-            envelopes.push(self.number(event));
+            envelopes.push(self.number(Timestamp::now(), event));
         }
         for envelope in &envelopes {
             self.reporters.event(envelope);
@@ -279,13 +302,13 @@ impl Writer {
         }
     }
 
-    fn number(&mut self, event: Event) -> Envelope {
+    fn number(&mut self, at: Timestamp, event: Event) -> Envelope {
         if event.is_durable() {
             self.number += 1;
         }
         Envelope {
             number: self.number,
-            at: Timestamp::now(),
+            at,
             event,
         }
     }

@@ -1,9 +1,12 @@
 //! Starts each instance when all that it needs has ended, a bounded number at
 //! once.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use windlass_manifest::{Graph, Outputs};
@@ -50,18 +53,18 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
                     let step = waits.step;
                     running.spawn(async move {
                         let clock = Instant::now();
-                        // A task of its own, so that a panic is this step's.
-                        let work = tokio::spawn({
-                            let (context, step) = (Arc::clone(&context), step.clone());
-                            async move { execute(&context, &step, &outputs).await }
-                        });
-                        let done = work.await.unwrap_or_else(|error| Done {
+                        // A panic is this step's, not the run's.
+                        let work = AssertUnwindSafe(execute(&context, &step, &outputs));
+                        let done = work.catch_unwind().await.unwrap_or_else(|panic| Done {
                             state: StepState::Failed,
                             outputs: Default::default(),
                             error: Some(
                                 CallError::internal(
                                     "engine.panicked",
-                                    format!("the engine panicked in step {step}: {error}"),
+                                    format!(
+                                        "the engine panicked in step {step}: {}",
+                                        said(&*panic)
+                                    ),
                                 )
                                 .hint("this is a bug of Windlass: please report it"),
                             ),
@@ -91,6 +94,13 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
         }
     }
     failure
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }
 
 /// An instance that was not started yet. It is looked at each time that another one
