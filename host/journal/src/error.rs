@@ -44,7 +44,7 @@ pub enum JournalError {
     Torn { first: Box<JournalError> },
     #[error("write the journal: its writer has ended")]
     Closed,
-    #[error("find a run: the journal holds none")]
+    #[error("no run is recorded yet")]
     NoRuns,
     #[error("find the run `{wanted}`: the journal holds none by that name")]
     NoSuchRun { wanted: String },
@@ -115,7 +115,10 @@ impl JournalError {
             Self::NoSuchRun { .. } => "`windlass runs` lists them".to_owned(),
             Self::AmbiguousRun { .. } => "give more digits of the id".to_owned(),
             Self::Torn { first } => return first.hint(),
-            Self::Sql { .. } | Self::Record { .. } | Self::Closed | Self::NoRuns => return None,
+            Self::NoRuns => {
+                "`windlass run` records one; --state names another directory".to_owned()
+            }
+            Self::Sql { .. } | Self::Record { .. } | Self::Closed => return None,
         })
     }
 

@@ -49,10 +49,12 @@ async fn record(args: TrustArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         .iter()
         .find(|target| target.name.as_str() == args.target)
     else {
-        terminal.error(
-            &format!("there is no target {}", args.target),
-            Some(&format!("the manifest has: {}", names.join(", "))),
-        );
+        let hint = if names.is_empty() {
+            "the manifest has no target yet: [target.NAME] with `ssh` adds one".to_owned()
+        } else {
+            format!("the manifest has: {}", names.join(", "))
+        };
+        terminal.error(&format!("there is no target {}", args.target), Some(&hint));
         return Err(Exit::Invalid);
     };
     let Address::Ssh(spec) = &target.address else {
