@@ -98,7 +98,7 @@ struct Context {
     run: RunId,
     graph: Arc<Graph>,
     plugins: PluginSet,
-    /// Journal, redact, backend.
+    /// Fenced, journal, redact, backend.
     stack: Arc<dyn Capability>,
     bus: Bus,
     redactor: Arc<Redactor>,
@@ -106,6 +106,7 @@ struct Context {
     changes: Changes,
     operator: Option<Vec<Grant>>,
     cancel: CancellationToken,
+    leases: Arc<lease::Leases>,
     clock: Arc<dyn Clock>,
     facts: Facts,
     who: String,
@@ -170,6 +171,12 @@ impl Context {
             Some(journal) => Arc::new(Journalled::new(journal, redact)),
             None => redact,
         };
+        let leases = Arc::<lease::Leases>::default();
+        let stack = Arc::new(lease::Fenced {
+            leases: Arc::clone(&leases),
+            cancel: input.cancel.clone(),
+            next: stack,
+        });
         let environment = input.graph.environment.as_ref();
         let facts = Facts {
             pipeline: input.graph.pipeline.clone(),
@@ -193,6 +200,7 @@ impl Context {
             changes: Changes::default(),
             operator: input.operator,
             cancel: input.cancel,
+            leases,
             clock: input.clock,
             facts,
             who: input.who,
@@ -243,6 +251,7 @@ impl Context {
             duration_ms: millis(clock.elapsed()),
             exit_code: exit.code(),
         };
+        self.leases.settle();
         notify::send(self, &finished).await;
         lease::release(self, lease).await;
         self.bus
@@ -347,7 +356,7 @@ async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Hel
             ).hint("raise `timeout` under [run]")))
         }
     };
-    let lost = held.lease.as_ref().and_then(lease::Holding::lost);
+    let lost = context.leases.lost();
     (lost.map(|error| (None, error)).or(failure), held)
 }
 

@@ -137,3 +137,38 @@ fn a_run_whose_lease_went_to_another_ends() {
     let second = second.wait().unwrap();
     assert_eq!(second.code, Some(0), "{second}");
 }
+
+/// It does not know yet that it lost the lease when it goes on: the target knows.
+#[test]
+fn what_a_stopped_engine_does_next_does_not_happen() {
+    require!(Sshd, Git, Windlass);
+    let next = format!(
+        "{}\n{}",
+        Commands::gate(),
+        r#"[step.next]
+uses = "ssh-run"
+needs = ["hold"]
+on = "{{ environment.targets }}"
+with = { dir = "{{ environment.dir }}", argv = ["sh", "-c", "echo next $RUN >> log"], env = { RUN = "{{ run.id }}" } }"#
+    );
+    let run = "lease_wait = \"60s\"\nlease_ttl = \"3s\"";
+    let project = Commands::start(run, &next).unwrap();
+    let mut frozen = project.run(&["--json"]).spawn().unwrap();
+    assert!(started(&project, &mut frozen, 1), "{}", frozen.stderr());
+    frozen.signal("STOP");
+    // Its command ends on the target; the engine has not seen it yet.
+    project.open_gate().unwrap();
+    let second = project.run(&["--json"]).run().unwrap();
+    assert_eq!(second.code, Some(0), "{second}");
+    frozen.signal("CONT");
+    let frozen = frozen.wait().unwrap();
+    assert_eq!(frozen.code, Some(4), "{frozen}");
+    assert_eq!(frozen.finished()["error"]["code"], "lease.lost", "{frozen}");
+    let id = |outcome: &Outcome| {
+        let begun = outcome.events_of("run-started");
+        begun[0]["run"].as_str().unwrap().to_owned()
+    };
+    let log = project.log();
+    assert!(log.contains(&format!("next {}", id(&second))), "{log}");
+    assert!(!log.contains(&format!("next {}", id(&frozen))), "{log}");
+}

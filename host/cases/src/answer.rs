@@ -92,7 +92,7 @@ pub(crate) fn reply(call: &str, given: &Json) -> Result<Answer, String> {
                 .map(|given| {
                     fill(
                         Lease {
-                            remaining_ms: 30_000,
+                            remaining_ms: Some(30_000),
                             fence: 1,
                             ..Lease::default()
                         },

@@ -499,6 +499,7 @@ fn check_name(name: &str) -> Result<(), String> {
         "lease.acquire",
         "lease.renew",
         "lease.release",
+        "lease.break",
         "lease.status",
         "git.inspect",
         "git.tag-state",

@@ -2,12 +2,14 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `holder` | who holds it: run, owner, since, expiry, time to live, fence |
+//! | `holder` | who holds it: run, fence, since, expiry, time to live, owner, start of the machine, reason |
 //! | `fence` | a number that grows by one with each holder |
 //! | `mutex` | guards both, by `flock` where the target has it, else by `mkdir` |
+//! | `operations` | locked, shared, by each operation of the holder; alone, by who takes over |
 //!
-//! Expiry is by the target's clock. A clock that was set back cannot make a
-//! lease last longer than its time to live from then on.
+//! So an operation is compared with the lease and done under one lock: an engine
+//! that was left behind is refused on the target, and one that takes over never
+//! meets what its predecessor began. Expiry is by the target's clock.
 
 use std::sync::Arc;
 
@@ -19,8 +21,11 @@ use windlass_model::{CallContext, CallError, Reply, TargetName};
 
 use crate::ssh::Connections;
 use crate::ssh::operation::file_error;
+use crate::ssh::shell::quote;
 use crate::target::bad_answer;
 use crate::target::script::{Answer, Script};
+
+mod shell;
 
 /// Answers calls of the capability `lease`.
 #[derive(Debug)]
@@ -31,81 +36,6 @@ pub struct Lease {
 /// Owners are shown to people: longer ones are cut.
 const MAX_OWNER: usize = 200;
 
-/// Reads `holder`, if there is one that is well-formed and not expired.
-const READ: &str = r#"now=$(date +%s)
-held() {
-  H_RUN=
-  [ -f "$P/holder" ] || return 1
-  read -r H_RUN H_FENCE H_SINCE H_EXPIRES H_TTL H_OWNER H_END < "$P/holder" || return 1
-  case "$H_FENCE$H_SINCE$H_EXPIRES$H_TTL" in ''|*[!0-9]*) H_RUN=; return 1 ;; esac
-  [ "$H_END" = . ] || { H_RUN=; return 1; }
-  left=$((H_EXPIRES - now))
-  [ $left -le "$H_TTL" ] || left=$H_TTL
-  [ $left -gt 0 ] || { H_RUN=; return 1; }
-}
-at() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null; }
-tell() { say lease $left "$H_RUN $H_FENCE $(at "$H_SINCE") $H_OWNER"; }
-"#;
-
-const LOCK: &str = r#"bad() { say failed 0 "$(cat "$T/err")"; say end 0 ''; exit 0; }
-mkdir -p "$P" 2> "$T/err" || bad
-locked=
-if command -v flock >/dev/null 2>&1; then
-  { : >> "$P/mutex"; } 2> "$T/err" || bad
-  exec 9>> "$P/mutex"
-  flock 9 2> "$T/err" && locked=1
-fi
-if [ -z "$locked" ]; then
-  i=0
-  until mkdir "$P/mutex.d" 2>/dev/null; do
-    # Whoever made it holds it for moments only: after a minute it was killed.
-    [ -z "$(find "$P/mutex.d" -prune -mmin +1 2>/dev/null)" ] || rmdir "$P/mutex.d" 2>/dev/null
-    i=$((i + 1))
-    [ $i -lt 100 ] || { echo "another program keeps $P/mutex.d" > "$T/err"; bad; }
-    sleep 0.1 2>/dev/null || sleep 1
-  done
-  trap 'rmdir "$P/mutex.d" 2>/dev/null; rm -rf "$T"' EXIT
-fi
-now=$(date +%s)
-hold() {
-  # hold FENCE SINCE
-  H_RUN=$RUN H_FENCE=$1 H_SINCE=$2 H_OWNER=$OWNER H_TTL=$TTL left=$TTL
-  # By cat: a full disk is no "No space left" when it is the shell that writes.
-  { echo "$RUN $1 $2 $((now + TTL)) $TTL $OWNER ." | cat > "$P/holder.$S"; } 2> "$T/err" || { rm -f "$P/holder.$S"; bad; }
-  settle "$P/holder.$S"
-  mv -f "$P/holder.$S" "$P/holder" 2> "$T/err" || bad
-}
-"#;
-
-const ACQUIRE: &str = r#"if held; then
-  if [ "$H_RUN" = "$RUN" ]; then hold "$H_FENCE" "$H_SINCE"; fi
-else
-  fence=0
-  [ ! -f "$P/fence" ] || read -r fence < "$P/fence"
-  case $fence in ''|*[!0-9]*) fence=0 ;; esac
-  fence=$((fence + 1))
-  { echo $fence | cat > "$P/fence.$S"; } 2> "$T/err" || { rm -f "$P/fence.$S"; bad; }
-  settle "$P/fence.$S"
-  mv -f "$P/fence.$S" "$P/fence" 2> "$T/err" || bad
-  hold $fence "$now"
-fi
-tell
-"#;
-
-const RENEW: &str = r#"if held; then
-  if [ "$H_RUN" = "$RUN" ]; then OWNER=$H_OWNER; hold "$H_FENCE" "$H_SINCE"; fi
-  tell
-fi
-"#;
-
-const RELEASE: &str = r#"[ -d "$P" ] || { say end 0 ''; exit 0; }
-"#;
-
-const RELEASE_LOCKED: &str = r#"if held && [ "$H_RUN" = "$RUN" ]; then rm -f "$P/holder" 2> "$T/err" || bad; fi
-"#;
-
-const STATUS: &str = "if held; then tell; fi\n";
-
 impl Lease {
     pub fn new(ssh: Arc<Connections>) -> Self {
         Self { ssh }
@@ -114,32 +44,42 @@ impl Lease {
     pub async fn call(&self, context: &CallContext, call: LeaseCall) -> Result<Reply, CallError> {
         let LeaseCall { target, path, op } = call;
         let mut script = Script::new(context, None)?;
-        set_path(&mut script, &path)?;
+        set_path(&mut script, "P", &path)?;
         let run = context.id.run.0.simple().to_string();
         script.set("RUN", &run)?;
-        let (owner, ttl_ms) = match &op {
-            LeaseOp::Acquire { owner, ttl_ms } => (owner.as_str(), *ttl_ms),
-            LeaseOp::Renew { ttl_ms } => ("", *ttl_ms),
-            LeaseOp::Release | LeaseOp::Status => ("", 0),
+        let (owner, ttl_ms, reason) = match &op {
+            LeaseOp::Acquire {
+                owner,
+                ttl_ms,
+                reason,
+            } => (owner.as_str(), *ttl_ms, reason.as_str()),
+            LeaseOp::Renew { ttl_ms } => ("", *ttl_ms, ""),
+            LeaseOp::Release | LeaseOp::Break { .. } | LeaseOp::Status => ("", 0, ""),
         };
-        script.set("OWNER", &STANDARD.encode(printable(owner)))?;
-        script.set("TTL", &ttl_ms.div_ceil(1000).max(1).to_string())?;
-        script.push(READ);
+        script.set("OWNER", &word(owner))?;
+        script.set("REASON", &reason_word(reason))?;
+        script.set("TTL", &ttl_ms.div_ceil(1000).to_string())?;
+        script.push(shell::READ);
         match &op {
             LeaseOp::Acquire { .. } => {
-                script.push(LOCK);
-                script.push(ACQUIRE);
+                script.push(shell::LOCK);
+                script.push(shell::ACQUIRE);
             }
             LeaseOp::Renew { .. } => {
-                script.push(LOCK);
-                script.push(RENEW);
+                script.push(shell::LOCK);
+                script.push(shell::RENEW);
             }
-            LeaseOp::Release => {
-                script.push(RELEASE);
-                script.push(LOCK);
-                script.push(RELEASE_LOCKED);
+            LeaseOp::Release | LeaseOp::Break { .. } => {
+                let whose = match &op {
+                    LeaseOp::Break { run } => simple(run),
+                    _ => run.clone(),
+                };
+                script.set("WHOSE", &whose)?;
+                script.push(shell::RELEASE);
+                script.push(shell::LOCK);
+                script.push(shell::RELEASE_LOCKED);
             }
-            LeaseOp::Status => script.push(STATUS),
+            LeaseOp::Status => script.push(shell::STATUS),
         }
         let answer = script.run(&self.ssh, context, &target).await?;
         if let Some(failed) = answer.find("failed") {
@@ -152,41 +92,106 @@ impl Lease {
         }
         let lease = read(&answer, &run, &target)?;
         match op {
-            LeaseOp::Acquire { .. } => match lease {
-                Some(lease) => Ok(Reply::Lease(Some(lease))),
-                None => Err(bad_answer(&target)),
-            },
+            LeaseOp::Acquire { .. } => {
+                let lease = lease.ok_or_else(|| bad_answer(&target))?;
+                if lease.ours {
+                    let holder = format!("{run} {}", lease.fence);
+                    self.ssh.set_fence(&target, Some(Fence { path, holder }));
+                }
+                Ok(Reply::Lease(Some(lease)))
+            }
             LeaseOp::Renew { .. } => match lease {
                 Some(lease) if lease.ours => Ok(Reply::Lease(Some(lease))),
-                Some(other) => Err(CallError::conflict(
-                    "lease.lost",
-                    format!(
-                        "the lease on {target} is no longer ours: {} holds it since {}",
-                        other.owner, other.since
-                    ),
-                )
-                .hint(
-                    "another run went on; look at `windlass runs` and the target before going on",
-                )),
-                None => Err(CallError::conflict(
-                    "lease.lost",
-                    format!("the lease on {target} expired, or was released"),
-                )),
+                other => Err(lost(&target, other.as_ref())),
             },
-            LeaseOp::Release => Ok(Reply::Done),
+            LeaseOp::Release => {
+                self.ssh.set_fence(&target, None);
+                Ok(Reply::Done)
+            }
+            LeaseOp::Break { .. } => Ok(Reply::Done),
             LeaseOp::Status => Ok(Reply::Lease(lease)),
         }
     }
 }
 
-fn set_path(script: &mut Script, path: &str) -> Result<(), CallError> {
+/// The lease under which this run works on a target. Operations carry it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fence {
+    path: String,
+    /// Run and number, as `holder` begins.
+    holder: String,
+}
+
+impl Fence {
+    /// Shell text: `fenced`, and what it compares. `soft`: a login that may not
+    /// see the lease passes, because it is kept by another one (`sudo`).
+    pub(crate) fn text(&self, soft: bool) -> Result<String, CallError> {
+        let path = match self.path.strip_prefix("~/") {
+            Some(rest) => format!("$HOME/{}", quote(rest)?),
+            None => quote(&self.path)?,
+        };
+        Ok(format!(
+            "W_P={path}\nW_LEASE={}\nW_SOFT={}\n{}",
+            quote(&self.holder)?,
+            if soft { "1" } else { "" },
+            shell::FENCED
+        ))
+    }
+}
+
+/// Why an operation was refused on the target: `held` is the line of `holder`
+/// that it found there.
+pub(crate) fn refused(target: &TargetName, held: &str) -> CallError {
+    let words: Vec<&str> = held.split(' ').collect();
+    let holder = match words.as_slice() {
+        [run, fence, since, _, _, owner, _, reason, "."] => Some(LeaseReply {
+            ours: false,
+            owner: unword(owner),
+            run: hyphened(run),
+            since: since
+                .parse()
+                .ok()
+                .and_then(|since| jiff::Timestamp::from_second(since).ok())
+                .map_or_else(String::new, |since| since.to_string()),
+            remaining_ms: None,
+            fence: fence.parse().unwrap_or_default(),
+            reason: unreason(reason),
+        }),
+        _ => None,
+    };
+    let mut error = lost(target, holder.as_ref());
+    error.message.push_str("; this operation was refused there");
+    error
+}
+
+fn lost(target: &TargetName, holder: Option<&LeaseReply>) -> CallError {
+    match holder {
+        Some(holder) => CallError::conflict(
+            "lease.lost",
+            format!(
+                "the lease on {target} is no longer ours: {} (run {}) holds it since {}",
+                holder.owner, holder.run, holder.since
+            ),
+        )
+        .hint("another run went on; look at `windlass runs` and the target before going on"),
+        None => CallError::conflict(
+            "lease.lost",
+            format!(
+                "the lease on {target} is no longer ours: it was released, and nobody holds it"
+            ),
+        )
+        .hint("`windlass lock release --force` does that; look at the target, then run again"),
+    }
+}
+
+fn set_path(script: &mut Script, name: &str, path: &str) -> Result<(), CallError> {
     if let Some(rest) = path.strip_prefix("~/") {
-        script.set("P", rest)?;
-        script.push("P=$HOME/$P");
+        script.set(name, rest)?;
+        script.push(&format!("{name}=$HOME/${name}"));
         return Ok(());
     }
     crate::ssh::operation::check_path(path)?;
-    script.set("P", path)
+    script.set(name, path)
 }
 
 fn printable(owner: &str) -> String {
@@ -203,6 +208,39 @@ fn printable(owner: &str) -> String {
     }
 }
 
+fn word(owner: &str) -> String {
+    STANDARD.encode(printable(owner))
+}
+
+fn unword(word: &str) -> String {
+    let owner = STANDARD.decode(word).unwrap_or_default();
+    printable(&String::from_utf8_lossy(&owner))
+}
+
+fn reason_word(reason: &str) -> String {
+    if reason.is_empty() {
+        "-".to_owned()
+    } else {
+        word(reason)
+    }
+}
+
+fn unreason(text: &str) -> String {
+    if text == "-" {
+        String::new()
+    } else {
+        unword(text)
+    }
+}
+
+fn simple(run: &str) -> String {
+    uuid::Uuid::parse_str(run).map_or_else(|_| run.to_owned(), |id| id.simple().to_string())
+}
+
+fn hyphened(run: &str) -> String {
+    uuid::Uuid::parse_str(run).map_or_else(|_| printable(run), |id| id.to_string())
+}
+
 fn read(answer: &Answer, run: &str, target: &TargetName) -> Result<Option<LeaseReply>, CallError> {
     let Some(frame) = answer.find("lease") else {
         return Ok(None);
@@ -211,13 +249,15 @@ fn read(answer: &Answer, run: &str, target: &TargetName) -> Result<Option<LeaseR
     let mut words = text.split(' ');
     let mut next = || words.next().ok_or_else(|| bad_answer(target));
     let (holder, fence, since) = (next()?, next()?, next()?);
-    let owner = STANDARD.decode(next()?).unwrap_or_default();
+    let (owner, ttl, reason) = (next()?, next()?, next()?);
+    let left = u64::try_from(frame.number).unwrap_or(0) * 1000;
     Ok(Some(LeaseReply {
         ours: holder == run,
-        owner: printable(&String::from_utf8_lossy(&owner)),
-        run: uuid::Uuid::parse_str(holder).map_or_else(|_| holder.to_owned(), |id| id.to_string()),
+        owner: unword(owner),
+        run: hyphened(holder),
         since: since.to_owned(),
-        remaining_ms: u64::try_from(frame.number).unwrap_or(0) * 1000,
+        remaining_ms: (ttl != "0").then_some(left),
         fence: fence.parse().map_err(|_| bad_answer(target))?,
+        reason: unreason(reason),
     }))
 }

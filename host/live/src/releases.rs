@@ -133,9 +133,20 @@ impl Releases {
         }
     }
 
+    /// For what changes something: under the run's lease.
     fn script(&self, place: Place<'_>, id: Option<&str>) -> Result<Script, CallError> {
         let socket = self.ssh.named_docker_socket(place.target);
         let mut script = Script::new(place.context, socket.as_deref())?;
+        script.fence(&self.ssh, place.target)?;
+        self.begin(script, place, id)
+    }
+
+    fn begin(
+        &self,
+        mut script: Script,
+        place: Place<'_>,
+        id: Option<&str>,
+    ) -> Result<Script, CallError> {
         script.set("D", place.dir)?;
         if let Some(id) = id {
             check_id(id)?;
@@ -356,7 +367,9 @@ impl Releases {
     }
 
     async fn list(&self, place: Place<'_>) -> Result<Reply, CallError> {
-        let mut script = self.script(place, None)?;
+        let socket = self.ssh.named_docker_socket(place.target);
+        let script = Script::new(place.context, socket.as_deref())?;
+        let mut script = self.begin(script, place, None)?;
         script.push(shell::LIST);
         let answer = script.run(&self.ssh, place.context, place.target).await?;
         let mut releases: Vec<Release> = answer

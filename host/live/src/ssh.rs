@@ -5,8 +5,8 @@
 //! The target `local` is this machine: the same operations, by processes here.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use windlass_model::target::{Address, SshSpec, TargetSpec};
 use windlass_model::{CallContext, CallError, Reply, TargetName};
 
 use crate::Config;
+use crate::lease::Fence;
 
 pub(crate) mod exec;
 mod forward;
@@ -47,6 +48,8 @@ struct Entry {
     spec: TargetSpec,
     slot: Mutex<Slot>,
     trips: AtomicU64,
+    /// The lease that this run holds there.
+    fence: std::sync::Mutex<Option<Fence>>,
     /// Sockets of a local target.
     local: Mutex<Forwards>,
 }
@@ -142,6 +145,20 @@ impl Connections {
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
+
+    /// What changes something on the target from now on is done only while
+    /// this lease holds there.
+    pub(crate) fn set_fence(&self, target: &TargetName, fence: Option<Fence>) {
+        if let Some(entry) = self.entries.get(target) {
+            *entry.fence.lock().unwrap_or_else(PoisonError::into_inner) = fence;
+        }
+    }
+
+    pub(crate) fn fence(&self, target: &TargetName) -> Option<Fence> {
+        let entry = self.entries.get(target)?;
+        let fence = entry.fence.lock().unwrap_or_else(PoisonError::into_inner);
+        fence.clone()
+    }
 }
 
 impl Entry {
@@ -150,6 +167,7 @@ impl Entry {
             spec,
             slot: Mutex::default(),
             trips: AtomicU64::new(0),
+            fence: std::sync::Mutex::default(),
             local: Mutex::default(),
         }
     }

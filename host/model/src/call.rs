@@ -282,11 +282,21 @@ pub struct LeaseCall {
 pub enum LeaseOp {
     /// [`Reply::Lease`](crate::Reply::Lease): held by us now, or by whom.
     /// Expiry is by the target's clock.
-    Acquire { owner: String, ttl_ms: u64 },
+    Acquire {
+        owner: String,
+        /// 0: until it is released.
+        ttl_ms: u64,
+        /// Why a person keeps deploys away. Empty for a run.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
     /// Lease; an error of the kind conflict when it is no longer ours.
     Renew { ttl_ms: u64 },
     /// Done, also when it is not ours.
     Release,
+    /// Takes it from this holder, dead or alive; what that one does next there
+    /// is refused. Done, also when somebody else holds it by now.
+    Break { run: String },
     /// Lease, or nothing.
     Status,
 }
@@ -399,6 +409,7 @@ impl Call {
                     LeaseOp::Acquire { .. } => "acquire",
                     LeaseOp::Renew { .. } => "renew",
                     LeaseOp::Release => "release",
+                    LeaseOp::Break { .. } => "break",
                     LeaseOp::Status => "status",
                 }
             ),

@@ -30,12 +30,24 @@ pub enum Event {
         message: String,
         hint: Option<String>,
     },
-    /// Another run holds the lease; this one waits.
+    /// Another run, or a person, holds the lease; this run waits. Said again
+    /// every so often.
     LeaseWaiting {
         target: TargetName,
         owner: String,
         run: String,
-        remaining_ms: u64,
+        /// RFC 3339, by the target's clock.
+        #[serde(default)]
+        since: String,
+        /// Until it expires. Absent: until it is released. 0: its holder is
+        /// gone, but an operation of that one still runs on the target.
+        remaining_ms: Option<u64>,
+        /// Why a person keeps deploys away. Empty for a run.
+        #[serde(default)]
+        reason: String,
+        /// How long this run has waited.
+        #[serde(default)]
+        waited_ms: u64,
     },
     StepStarted {
         step: StepKey,

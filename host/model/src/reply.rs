@@ -204,10 +204,15 @@ pub struct Lease {
     pub run: String,
     /// RFC 3339, by the target's clock.
     pub since: String,
-    /// Until it expires.
-    pub remaining_ms: u64,
-    /// Grows by one with each holder.
+    /// Until it expires; absent when it is held until somebody releases it. 0: its
+    /// holder is gone, but an operation of that one still runs on the target.
+    pub remaining_ms: Option<u64>,
+    /// Grows by one with each holder. Every operation of a run on the target
+    /// carries it, and is refused there when it is no longer the latest.
     pub fence: u64,
+    /// Why a person keeps deploys away. Empty for a run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -74,19 +74,40 @@ impl Happening {
                 target,
                 owner,
                 run,
+                since,
                 remaining_ms,
+                reason,
+                waited_ms,
             } => {
-                let left = text::duration(*remaining_ms);
                 let (owner, run) = (clean_line(owner), clean_line(run));
+                let since = match clean_line(since) {
+                    since if since.is_empty() => String::new(),
+                    since => format!(" since {since}"),
+                };
+                let what = match (remaining_ms, reason.is_empty()) {
+                    (Some(0), _) => {
+                        format!("an operation of {owner} (run {run}) still runs there")
+                    }
+                    (_, false) => {
+                        format!("{owner} locked it{since}: {}", clean_line(reason))
+                    }
+                    (_, true) => format!("{owner} deploys there{since} (run {run})"),
+                };
+                let left = match remaining_ms {
+                    Some(0) => String::new(),
+                    Some(left) => format!(", at most {} more", text::duration(*left)),
+                    None => ", until it is released".to_owned(),
+                };
+                let waited = match waited_ms {
+                    0 => String::new(),
+                    waited => format!(" for {}", text::duration(*waited)),
+                };
                 Self::new(
                     theme.glyph("⧗", "~"),
                     Tone::Warning,
                     clean_line(target.as_str()).into_owned(),
                 )
-                .say(
-                    Tone::Plain,
-                    format!("waiting: {owner} deploys there (run {run}), at most {left} more"),
-                )
+                .say(Tone::Plain, format!("waiting{waited}: {what}{left}"))
             }
             Event::StepStarted { step, attempt } => {
                 let word = match attempt {

@@ -263,7 +263,10 @@ fn nothing_reaches_a_terminal_raw() {
             target: TargetName::from(nasty),
             owner: nasty.into(),
             run: nasty.into(),
-            remaining_ms: 5,
+            since: nasty.into(),
+            remaining_ms: Some(5),
+            reason: nasty.into(),
+            waited_ms: 0,
         },
     ));
     let events = canned::envelopes(events);

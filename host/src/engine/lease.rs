@@ -1,14 +1,21 @@
 //! One run at a time on each target: acquired in sorted order, renewed while
 //! the run lasts, released on every exit.
+//!
+//! What changes a target by a script there is compared with the lease on the
+//! target itself (`windlass-live`). For everything else (Docker's API, pushes,
+//! HTTP) [`Fenced`] looks first whether the lease was renewed in time.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use windlass_model::call::{Call, LeaseCall, LeaseOp};
+use windlass_model::call::{Call, DockerOp, LeaseCall, LeaseOp};
 use windlass_model::event::{Event, Level};
-use windlass_model::{CallError, Reply, TargetName};
+use windlass_model::reply::Lease;
+use windlass_model::{CallContext, CallError, Capability, Reply, TargetName};
 
 use super::away::Away;
 use super::{Context, millis};
@@ -18,23 +25,159 @@ const RELEASE: Duration = Duration::from_secs(7);
 const RELEASE_CANCELLED: Duration = Duration::from_millis(2500);
 /// Between looks at a lease that another run holds.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Between words about it.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Leases held, with the task that renews them.
 pub(super) struct Holding {
     places: Vec<(TargetName, String)>,
     stop: CancellationToken,
-    lost: Arc<Mutex<Option<CallError>>>,
 }
 
-impl Holding {
-    /// Why the lease is no longer ours, if so.
+/// What a run knows of its leases.
+pub(super) struct Leases {
+    lost: Mutex<Option<CallError>>,
+    ttl: Mutex<Option<Duration>>,
+    renewed: watch::Sender<Renewed>,
+    /// Asks for a renewal now.
+    nudge: Notify,
+}
+
+/// By a clock that nobody sets, and by one that counts a machine's sleep.
+#[derive(Clone, Copy, Debug)]
+struct Renewed {
+    at: Instant,
+    wall: SystemTime,
+}
+
+impl Renewed {
+    fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    fn age(&self) -> Duration {
+        self.at
+            .elapsed()
+            .max(self.wall.elapsed().unwrap_or_default())
+    }
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            lost: Mutex::default(),
+            ttl: Mutex::default(),
+            renewed: watch::Sender::new(Renewed::now()),
+            nudge: Notify::new(),
+        }
+    }
+}
+
+impl Leases {
+    /// Why a lease is no longer ours, if so.
     pub(super) fn lost(&self) -> Option<CallError> {
         self.lost
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+
+    fn lose(&self, error: CallError) {
+        self.lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+    }
+
+    fn set_ttl(&self, ttl: Option<Duration>) {
+        *self.ttl.lock().unwrap_or_else(PoisonError::into_inner) = ttl;
+    }
+
+    /// The steps have ended: what follows (notifications) needs no lease.
+    pub(super) fn settle(&self) {
+        self.set_ttl(None);
+    }
+
+    fn ttl(&self) -> Option<Duration> {
+        *self.ttl.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the leases are known to be ours: at once, unless this
+    /// engine slept through a renewal.
+    async fn sure(&self, context: &CallContext) -> Result<(), CallError> {
+        let mut renewed = self.renewed.subscribe();
+        loop {
+            let Some(ttl) = self.ttl() else {
+                return Ok(());
+            };
+            if let Some(error) = self.lost() {
+                return Err(error);
+            }
+            if renewed.borrow_and_update().age() < ttl {
+                return Ok(());
+            }
+            self.nudge.notify_one();
+            tokio::select! {
+                _ = renewed.changed() => {}
+                () = context.cancel.cancelled() => {
+                    return Err(self.lost().unwrap_or_else(CallError::cancelled));
+                }
+                () = tokio::time::sleep_until(context.deadline) => {
+                    return Err(CallError::timeout(
+                        "lease.unknown",
+                        "the deadline passed before the lease could be renewed",
+                    ));
+                }
+            }
+        }
+    }
 }
+
+/// The layer that keeps a run without its lease from going on.
+pub(super) struct Fenced {
+    pub(super) leases: Arc<Leases>,
+    /// The run's.
+    pub(super) cancel: CancellationToken,
+    pub(super) next: Arc<dyn Capability>,
+}
+
+/// Whether the target itself compares the call with the lease, or nothing needs to.
+fn passes(call: &Call) -> bool {
+    match call {
+        Call::Lease(_) | Call::Target(_) | Call::Ssh(_) | Call::Releases(_) => true,
+        // Cleaning up after oneself harms nobody.
+        Call::Docker(call) => {
+            matches!(call.op, DockerOp::RemoveContainer { .. })
+                || !Call::Docker(call.clone()).class().is_effect()
+        }
+        other => !other.class().is_effect(),
+    }
+}
+
+#[async_trait]
+impl Capability for Fenced {
+    async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
+        if !passes(&call) {
+            self.leases.sure(context).await?;
+        }
+        let own = matches!(call, Call::Lease(_));
+        let answer = self.next.call(context, call).await;
+        if let Err(error) = &answer
+            && error.code == LOST
+            && !own
+        {
+            self.leases.lose(error.clone());
+            self.cancel.cancel();
+        }
+        answer
+    }
+}
+
+/// Of an error that says that another run went on.
+const LOST: &str = "lease.lost";
 
 /// Where the lease of this environment lies on its targets.
 pub(crate) fn path(graph: &windlass_manifest::Graph) -> String {
@@ -72,12 +215,18 @@ pub(super) async fn acquire(
     let mut places = Vec::new();
     let ttl = context.graph.settings.lease_ttl;
     let give_up = Instant::now() + context.graph.settings.lease_wait;
+    let mut renewed = Renewed::now();
     for target in &context.graph.active {
         if away.why(target).is_some() {
             continue;
         }
         let noted = match acquire_one(context, target, &path, ttl, give_up).await {
-            Ok(()) => {
+            Ok(taken) => {
+                // The oldest counts. One that had to be waited for made those before it old:
+                // they are renewed before anything else is done.
+                if places.is_empty() {
+                    renewed = taken;
+                }
                 places.push((target.clone(), path.clone()));
                 Ok(())
             }
@@ -94,14 +243,14 @@ pub(super) async fn acquire(
     let holding = Holding {
         places: places.clone(),
         stop: CancellationToken::new(),
-        lost: Arc::default(),
     };
+    context.leases.renewed.send_replace(renewed);
+    context.leases.set_ttl(Some(ttl));
     tokio::spawn(renew(
         Arc::clone(context),
         places,
         ttl,
         holding.stop.clone(),
-        Arc::clone(&holding.lost),
     ));
     Ok(Some(holding))
 }
@@ -112,12 +261,16 @@ async fn acquire_one(
     path: &str,
     ttl: Duration,
     give_up: Instant,
-) -> Result<(), CallError> {
+) -> Result<Renewed, CallError> {
+    let begun = Instant::now();
+    let mut said: Option<Instant> = None;
     loop {
         let op = LeaseOp::Acquire {
             owner: context.who.clone(),
             ttl_ms: millis(ttl),
+            reason: String::new(),
         };
+        let asked = Renewed::now();
         let answer = context
             .call(call(target, path, op), CALL, context.cancel.child_token())
             .await?;
@@ -126,28 +279,23 @@ async fn acquire_one(
             other => return Err(CallError::wrong_reply("lease.acquire", other.kind())),
         };
         if lease.ours {
-            return Ok(());
+            return Ok(asked);
         }
         if Instant::now() >= give_up {
-            return Err(CallError::conflict(
-                "lease.held",
-                format!(
-                    "{target} is being deployed to by {} (run {}) since {}",
-                    lease.owner, lease.run, lease.since
-                ),
-            )
-            .hint(format!(
-                "wait for it to end, or raise `lease_wait` under [run]; a run that died gives it \
-                 up by itself in {} s",
-                lease.remaining_ms.div_ceil(1000)
-            )));
+            return Err(held(target, &lease));
         }
-        context.bus.emit(Event::LeaseWaiting {
-            target: target.clone(),
-            owner: lease.owner,
-            run: lease.run,
-            remaining_ms: lease.remaining_ms,
-        });
+        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            said = Some(Instant::now());
+            context.bus.emit(Event::LeaseWaiting {
+                target: target.clone(),
+                owner: lease.owner,
+                run: lease.run,
+                since: lease.since,
+                remaining_ms: lease.remaining_ms,
+                reason: lease.reason,
+                waited_ms: millis(begun.elapsed()),
+            });
+        }
         tokio::select! {
             () = tokio::time::sleep(LOOK_AGAIN.min(give_up - Instant::now())) => {}
             () = context.cancel.cancelled() => return Err(CallError::cancelled()),
@@ -155,22 +303,61 @@ async fn acquire_one(
     }
 }
 
+/// Somebody else has the target.
+fn held(target: &TargetName, lease: &Lease) -> CallError {
+    let Lease {
+        owner, run, since, ..
+    } = lease;
+    let (message, hint) = match lease.remaining_ms {
+        Some(0) => (
+            format!(
+                "an operation of {owner} (run {run}), whose lease has ended, still runs on {target}"
+            ),
+            "wait for it to end; `ps` on the target shows it".to_owned(),
+        ),
+        left if !lease.reason.is_empty() => (
+            format!(
+                "{target} was locked by {owner} since {since}: {}",
+                lease.reason
+            ),
+            match left {
+                Some(left) => format!(
+                    "the lock ends by itself in {} s, or with `windlass lock release`",
+                    left.div_ceil(1000)
+                ),
+                None => "`windlass lock release` ends it".to_owned(),
+            },
+        ),
+        left => (
+            format!("{target} is being deployed to by {owner} (run {run}) since {since}"),
+            format!(
+                "wait for it to end, or raise `lease_wait` under [run]; a run that died gives it up by itself in {} s",
+                left.unwrap_or_default().div_ceil(1000)
+            ),
+        ),
+    };
+    CallError::conflict("lease.held", message).hint(hint)
+}
+
 /// The heartbeat. A lease that is not ours any more ends the run: another one
-/// may be at work there.
+/// may be at work there. Those on other targets are kept until the run ends.
 async fn renew(
     context: Arc<Context>,
-    places: Vec<(TargetName, String)>,
+    mut places: Vec<(TargetName, String)>,
     ttl: Duration,
     stop: CancellationToken,
-    lost: Arc<Mutex<Option<CallError>>>,
 ) {
-    let mut since = Instant::now();
+    let leases = Arc::clone(&context.leases);
     loop {
         tokio::select! {
             () = tokio::time::sleep(ttl / 3) => {}
+            () = leases.nudge.notified() => {}
             () = stop.cancelled() => return,
         }
-        let mut renewed = true;
+        let mut missed = false;
+        let begun = Renewed::now();
+        let since = leases.renewed.borrow().age();
+        let mut gone = Vec::new();
         for (target, path) in &places {
             let op = LeaseOp::Renew {
                 ttl_ms: millis(ttl),
@@ -186,18 +373,20 @@ async fn renew(
             if stop.is_cancelled() {
                 return;
             }
-            renewed = false;
-            let gone = error.kind == windlass_model::ErrorKind::Conflict;
-            if gone || since.elapsed() >= ttl {
-                let reason = CallError::conflict(
-                    "lease.lost",
-                    format!("the lease on {target} was lost: {}", error.message),
-                )
-                .hint("see `windlass releases` for what is on the target, then run again");
-                *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+            let taken = error.kind == windlass_model::ErrorKind::Conflict;
+            if taken || since + begun.age() >= ttl {
+                gone.push(target.clone());
+                leases.lose(
+                    CallError::conflict(
+                        LOST,
+                        format!("the lease on {target} was lost: {}", error.message),
+                    )
+                    .hint("see `windlass releases` for what is on the target, then run again"),
+                );
                 context.cancel.cancel();
-                return;
+                continue;
             }
+            missed = true;
             context.notice(
                 Level::Warning,
                 format!(
@@ -207,8 +396,9 @@ async fn renew(
                 None,
             );
         }
-        if renewed {
-            since = Instant::now();
+        places.retain(|(target, _)| !gone.contains(target));
+        if !missed {
+            leases.renewed.send_replace(begun);
         }
     }
 }

@@ -73,9 +73,9 @@ pub fn usual_reply(call: &Call) -> Option<Reply> {
             ReleasesOp::Stage(_) => return None,
         },
         Call::Lease(call) => match &call.op {
-            LeaseOp::Acquire { owner, ttl_ms } => Reply::Lease(Some(lease(owner, *ttl_ms))),
+            LeaseOp::Acquire { owner, ttl_ms, .. } => Reply::Lease(Some(lease(owner, *ttl_ms))),
             LeaseOp::Renew { ttl_ms } => Reply::Lease(Some(lease("", *ttl_ms))),
-            LeaseOp::Release => Reply::Done,
+            LeaseOp::Release | LeaseOp::Break { .. } => Reply::Done,
             LeaseOp::Status => Reply::Lease(None),
         },
         Call::Git(GitCall::CreateTag { .. } | GitCall::PushTag { .. }) => Reply::Done,
@@ -88,7 +88,7 @@ fn lease(owner: &str, ttl_ms: u64) -> Lease {
     Lease {
         ours: true,
         owner: owner.to_owned(),
-        remaining_ms: ttl_ms,
+        remaining_ms: Some(ttl_ms),
         fence: 1,
         ..Lease::default()
     }

@@ -8,12 +8,13 @@ use windlass_model::{Blob, BlobRef, CallContext, CallError, Reply, TargetName, T
 use zeroize::Zeroizing;
 
 use super::Connections;
-use super::exec::{Input, Output, Request};
+use super::exec::{Input, Output, Ran, Request};
 use super::lines::excerpt;
 use super::shell::{check_variable_name, quote};
 
 /// Exit codes by which our own scripts tell their failures from the command's.
 const NO_DIRECTORY: i32 = 121;
+const FENCED_OUT: i32 = 122;
 
 pub(super) async fn call(
     connections: &Connections,
@@ -59,6 +60,14 @@ async fn exec(
 ) -> Result<Reply, CallError> {
     let stamp = context.id.stamp();
     let mut script = Zeroizing::new(String::new());
+    if let Some(fence) = connections.fence(target) {
+        // A login without sudo may not see what root keeps there.
+        script.push_str(&fence.text(connections.sudo(target))?);
+        let _ = writeln!(
+            script,
+            "fenced || {{ echo \"windlass-{stamp} $w_held\" >&2; exit {FENCED_OUT}; }}\nexec 8<&-"
+        );
+    }
     let secret = exports(connections, env, &mut script)?;
     if let Some(dir) = dir {
         // A relative one stays below the login's home, and is no option of cd.
@@ -111,6 +120,7 @@ async fn exec(
         plain_locale: false,
     };
     let ran = connections.run(context, target, request).await?;
+    fenced_out(target, &ran, &stamp)?;
     if ran.code == NO_DIRECTORY && ran.tail.contains(&stamp) {
         let dir = dir.unwrap_or_default();
         return Err(CallError::not_found(
@@ -195,8 +205,17 @@ async fn upload(
     check_path(path)?;
     let file = quote(path)?;
     let part = quote(&format!("{path}.windlass-{}", context.id.stamp()))?;
+    let stamp = context.id.stamp();
+    let fence = match connections.fence(target) {
+        Some(fence) => format!(
+            "{}fenced || {{ echo \"windlass-{stamp} $w_held\" >&2; exit {FENCED_OUT}; }}\n",
+            fence.text(false)?
+        ),
+        None => String::new(),
+    };
     let script = format!(
         "umask 077\n\
+         {fence}\
          [ ! -d {file} ] || {{ echo is a directory >&2; exit 1; }}\n\
          trap 'rm -f {part_in_trap}' EXIT\n\
          trap 'exit 143' HUP INT TERM\n\
@@ -221,10 +240,21 @@ async fn upload(
         plain_locale: true,
     };
     let ran = connections.run(context, target, request).await?;
+    fenced_out(target, &ran, &stamp)?;
     if ran.code != 0 {
         return Err(file_error("written", target, path, &ran.tail));
     }
     Ok(Reply::Done)
+}
+
+/// Whether a script was refused because the lease is another run's by now.
+fn fenced_out(target: &TargetName, ran: &Ran, stamp: &str) -> Result<(), CallError> {
+    if ran.code == FENCED_OUT
+        && let Some((_, held)) = ran.tail.rsplit_once(&format!("windlass-{stamp} "))
+    {
+        return Err(crate::lease::refused(target, held.trim_end()));
+    }
+    Ok(())
 }
 
 /// Why a file operation failed, from what the far tools said.

@@ -36,6 +36,12 @@ pub(super) async fn apply(
         ));
     }
     let mut script = Script::new(context, ssh.named_docker_socket(target).as_deref())?;
+    if operations
+        .iter()
+        .any(|operation| operation.class().is_effect())
+    {
+        script.fence(ssh, target)?;
+    }
     script.push(STEP);
     let mut size = 0;
     for (number, operation) in operations.iter().enumerate() {
@@ -68,7 +74,7 @@ const STEP: &str = r#"fin() {
   emit "$w_k" "$1" "$T/out"
   if [ "$1" -ne 0 ]; then say end 0 ''; exit 0; fi
 }
-live() { { "$@" 2>&1 3>&-; echo $? > "$T/code"; } | tee "$T/out" >&2; return "$(cat "$T/code")"; }
+live() { { "$@" 2>&1 3>&- 8>&-; echo $? > "$T/code"; } | tee "$T/out" >&2; return "$(cat "$T/code")"; }
 run() { dc && $DC "$@"; }
 "#;
 

@@ -117,6 +117,20 @@ impl Script {
         Ok(Self { text, mark })
     }
 
+    /// What follows is done only while the run's lease on the target holds,
+    /// and no other run takes it over meanwhile.
+    pub(crate) fn fence(
+        &mut self,
+        ssh: &Connections,
+        target: &TargetName,
+    ) -> Result<(), CallError> {
+        if let Some(fence) = ssh.fence(target) {
+            self.push(&fence.text(false)?);
+            self.push("fenced || { say fence 0 \"$w_held\"; say end 0 ''; exit 0; }");
+        }
+        Ok(())
+    }
+
     /// Text of ours, complete lines.
     pub(crate) fn push(&mut self, text: &str) {
         self.text.push_str(text);
@@ -169,7 +183,10 @@ impl Script {
         let ran = ssh.run(context, target, request).await?;
         let frames = parse(&self.mark, &ran.stdout);
         match frames {
-            Some(frames) => Ok(Answer { frames, ran }),
+            Some(frames) => match frames.iter().find(|frame| frame.kind == "fence") {
+                Some(held) => Err(crate::lease::refused(target, &held.text())),
+                None => Ok(Answer { frames, ran }),
+            },
             None => Err(incomplete(target, &ran)),
         }
     }

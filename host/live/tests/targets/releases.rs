@@ -222,6 +222,7 @@ async fn whole_story(site: &Site) {
         .call(lease(LeaseOp::Acquire {
             owner: "x".into(),
             ttl_ms: 9000,
+            reason: String::new(),
         }))
         .await
         .unwrap();
