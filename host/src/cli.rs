@@ -3,6 +3,7 @@
 mod alive;
 mod check;
 mod history;
+mod lock;
 mod plan;
 mod plugin;
 mod releases;
@@ -69,6 +70,9 @@ enum Command {
     Releases(releases::ReleasesArgs),
     /// Puts an earlier release back: image, compose file and env together
     Rollback(releases::RollbackArgs),
+    /// Looks at who holds the targets, keeps deploys away from them, or frees them
+    #[command(subcommand)]
+    Lock(lock::LockCommand),
     /// Runs test cases of steps and pipelines: no Docker, no SSH, no network
     Test(test::TestArgs),
     /// Records a target's host key, after showing its fingerprint
@@ -109,6 +113,20 @@ impl ProjectArgs {
             from: None,
         }
     }
+}
+
+/// A duration as the manifest writes it: 90s, 1m30s, 2h.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    windlass_manifest::parse_duration(text).ok_or_else(|| "write it as in 90s, 1m30s or 2h".into())
+}
+
+/// How long to wait for who holds a target.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Waits so long while another run or a person holds a target; `lease_wait` of the manifest
+    /// when absent
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait: Option<std::time::Duration>,
 }
 
 /// Where the journal is.
@@ -173,6 +191,7 @@ async fn dispatch(command: Command, terminal: &Terminal) -> Exit {
         Command::Logs(args) => history::logs(&args, terminal),
         Command::Releases(args) => releases::releases(args, terminal).await,
         Command::Rollback(args) => releases::rollback(args, terminal).await,
+        Command::Lock(command) => lock::dispatch(command, terminal).await,
         Command::Test(args) => test::test(args, terminal).await,
         Command::Trust(args) => trust::trust(args, terminal).await,
         Command::Init(args) => starter::init(&args, terminal).await,

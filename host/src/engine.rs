@@ -7,7 +7,7 @@
 mod away;
 mod bus;
 mod changes;
-mod lease;
+pub(crate) mod lease;
 mod notify;
 mod policy;
 mod preflight;

@@ -295,10 +295,16 @@ impl Builder<'_> {
                 }
             }
         }
+        let lease_target = written
+            .lease_target
+            .as_ref()
+            .filter(|target| self.is_target(&target.value, target.span))
+            .map(|target| TargetName::new(&target.value));
         Some(Environment {
             name: name.to_owned(),
             targets,
             confirm: written.confirm,
+            lease_target,
             // Filled in when everything that uses them is resolved.
             values: Map::new(),
         })

@@ -123,6 +123,8 @@ pub struct Environment {
     pub targets: Vec<TargetName>,
     /// Ask before the run.
     pub confirm: bool,
+    /// The one target whose lease stands for all of them.
+    pub lease_target: Option<TargetName>,
     /// `environment.NAME`
     pub values: Map<String, Value>,
 }
@@ -135,7 +137,7 @@ pub struct Settings {
     /// Of the whole run.
     pub timeout: Option<Duration>,
     pub lease_ttl: Duration,
-    /// How long to wait for a lease that another run holds.
+    /// How long to wait for a lease that another run or a person holds.
     pub lease_wait: Duration,
     pub keep_releases: u32,
 }

@@ -97,6 +97,7 @@ pub fn manifest_schema() -> Value {
             "targets": names,
             "vars": {"type": "object", "additionalProperties": setting},
             "confirm": {"type": "boolean", "default": false, "description": "Ask before a run."},
+            "lease_target": {"type": "string", "description": "The one target whose lease stands for all; each has its own when absent."},
         },
         "additionalProperties": setting,
     });

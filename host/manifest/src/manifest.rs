@@ -151,6 +151,8 @@ pub struct Environment {
     pub vars: IndexMap<String, Setting>,
     /// Ask before a run.
     pub confirm: bool,
+    /// The one target whose lease stands for all of them.
+    pub lease_target: Option<At<String>>,
     /// Everything else: `environment.NAME`.
     pub values: IndexMap<String, Setting>,
 }

@@ -13,7 +13,7 @@ use windlass_report::table;
 use super::run::{ShowArgs, Shown, open_journal};
 use super::session::{self, Session};
 use super::terminal::Terminal;
-use super::{ProjectArgs, StateArgs, alive, signals};
+use super::{ProjectArgs, StateArgs, WaitArgs, alive, signals};
 use crate::engine;
 use crate::exit::Exit;
 use crate::project::outside_a_run;
@@ -39,6 +39,8 @@ pub(crate) struct RollbackArgs {
     /// A release's id or tag; the good one before the current when absent
     #[arg(long, value_name = "RELEASE")]
     to: Option<String>,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     show: ShowArgs,
 }
@@ -127,7 +129,8 @@ pub(crate) async fn rollback(args: RollbackArgs, terminal: &Terminal) -> Exit {
 }
 
 async fn put_back(args: RollbackArgs, terminal: &Terminal) -> Result<Exit, Exit> {
-    let session = session::open(terminal, &args.project.options()).await?;
+    let mut session = session::open(terminal, &args.project.options()).await?;
+    session.wait(args.wait);
     let places = places(&session, terminal)?;
     let backends = session.backends(terminal).await?;
     let journal = open_journal(&session, &args.state, terminal)?;

@@ -17,7 +17,7 @@ use windlass_report::{
 use super::plan::saved::Plan;
 use super::session::{self, Backends, Session};
 use super::terminal::{Terminal, terminal_size};
-use super::{ProjectArgs, StateArgs, alive, signals};
+use super::{ProjectArgs, StateArgs, WaitArgs, alive, signals};
 use crate::engine;
 use crate::exit::Exit;
 
@@ -50,6 +50,8 @@ pub(crate) struct RunArgs {
     /// Answers yes for an environment that asks
     #[arg(long, short = 'y')]
     yes: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     show: ShowArgs,
 }
@@ -198,7 +200,8 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     options.only.clone_from(&args.only);
     options.from.clone_from(&args.from);
     let plan = read_plan(&args, &mut options, terminal)?;
-    let session = session::open(terminal, &options).await?;
+    let mut session = session::open(terminal, &options).await?;
+    session.wait(args.wait);
     session
         .project
         .refuse_dirty(&session.graph, args.allow_dirty)

@@ -14,8 +14,8 @@ use windlass_model::{RunId, Secrets};
 use windlass_report::Reporters;
 use windlass_runtime::{Runtime, RuntimeOptions};
 
-use super::StateArgs;
 use super::terminal::Terminal;
+use super::{StateArgs, WaitArgs};
 use crate::engine::RunInput;
 use crate::exit::Exit;
 use crate::plugins::PluginSet;
@@ -219,6 +219,13 @@ impl Session {
             clock: crate::engine::system_clock(),
             who: self.project.who(),
             link: self.project.ci.link.clone(),
+        }
+    }
+
+    /// The command line's word on how long to wait for a lease.
+    pub(crate) fn wait(&mut self, args: WaitArgs) {
+        if let Some(wait) = args.wait {
+            Arc::make_mut(&mut self.graph).settings.lease_wait = wait;
         }
     }
 

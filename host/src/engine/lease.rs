@@ -204,20 +204,43 @@ fn call(target: &TargetName, path: &str, op: LeaseOp) -> Call {
     })
 }
 
-/// Takes the lease on every active target, in the order of their names, so
-/// that two runs never wait for each other. A target that cannot be reached is
-/// noted as away.
+/// Where the leases of a run are, in the order of their names, so that two runs
+/// never wait for each other.
+pub(crate) fn places(graph: &windlass_manifest::Graph) -> Vec<(TargetName, String)> {
+    let path = path(graph);
+    let targets = match named(graph) {
+        Some(target) if !graph.active.is_empty() => std::slice::from_ref(target),
+        _ => graph.active.as_slice(),
+    };
+    targets
+        .iter()
+        .map(|target| (target.clone(), path.clone()))
+        .collect()
+}
+
+fn named(graph: &windlass_manifest::Graph) -> Option<&TargetName> {
+    graph.environment.as_ref()?.lease_target.as_ref()
+}
+
+/// Takes the leases. A target that cannot be reached is noted as away, and the
+/// others are taken all the same; but without the one that stands for all there
+/// is no run.
 pub(super) async fn acquire(
     context: &Arc<Context>,
     away: &mut Away,
 ) -> Result<Option<Holding>, CallError> {
-    let path = path(&context.graph);
     let mut places = Vec::new();
     let ttl = context.graph.settings.lease_ttl;
     let give_up = Instant::now() + context.graph.settings.lease_wait;
     let mut renewed = Renewed::now();
-    for target in &context.graph.active {
-        if away.why(target).is_some() {
+    let alone = named(&context.graph).is_some();
+    for (target, path) in self::places(&context.graph) {
+        let target = &target;
+        let known = away.why(target).cloned();
+        if let Some(error) = known {
+            if alone {
+                return Err(error);
+            }
             continue;
         }
         let noted = match acquire_one(context, target, &path, ttl, give_up).await {
@@ -230,6 +253,7 @@ pub(super) async fn acquire(
                 places.push((target.clone(), path.clone()));
                 Ok(())
             }
+            Err(error) if alone => Err(error),
             Err(error) => away.note(context, target, error),
         };
         if let Err(error) = noted {
@@ -304,7 +328,7 @@ async fn acquire_one(
 }
 
 /// Somebody else has the target.
-fn held(target: &TargetName, lease: &Lease) -> CallError {
+pub(crate) fn held(target: &TargetName, lease: &Lease) -> CallError {
     let Lease {
         owner, run, since, ..
     } = lease;
@@ -331,7 +355,7 @@ fn held(target: &TargetName, lease: &Lease) -> CallError {
         left => (
             format!("{target} is being deployed to by {owner} (run {run}) since {since}"),
             format!(
-                "wait for it to end, or raise `lease_wait` under [run]; a run that died gives it up by itself in {} s",
+                "wait for it to end, with `--wait 10m` or `lease_wait` under [run]; a run that died gives it up by itself in {} s",
                 left.unwrap_or_default().div_ceil(1000)
             ),
         ),

@@ -57,6 +57,7 @@ impl Builder<'_> {
         let mut needed = active.clone();
         if let Some(environment) = environment {
             needed.extend(environment.targets.iter().cloned());
+            needed.extend(environment.lease_target.iter().cloned());
         }
         let mut specs = Vec::new();
         for name in &needed {

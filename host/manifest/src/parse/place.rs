@@ -318,6 +318,7 @@ impl Reader {
                 targets: Vec::new(),
                 vars: IndexMap::new(),
                 confirm: false,
+                lease_target: None,
                 values: IndexMap::new(),
             };
             for (key, (span, item)) in self.free_table(item, &what).unwrap_or_default() {
@@ -325,6 +326,9 @@ impl Reader {
                     "targets" => environment.targets = self.strings(item, "`targets`"),
                     "vars" => environment.vars = self.settings(item, "`vars`"),
                     "confirm" => environment.confirm = self.boolean(&item, "`confirm`"),
+                    "lease_target" => {
+                        environment.lease_target = self.string(item, "`lease_target`");
+                    }
                     "name" => self.report(
                         "manifest.conflict",
                         span,
