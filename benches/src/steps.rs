@@ -96,6 +96,8 @@ fn setup() -> Setup {
         who: String::new(),
         report: None,
         seed: 1,
+        began_ms: None,
+        replaying: Default::default(),
     }
 }
 

@@ -7,6 +7,7 @@ mod lock;
 mod plan;
 mod plugin;
 mod releases;
+mod resume;
 mod run;
 mod session;
 mod signals;
@@ -47,6 +48,10 @@ struct Cli {
 enum Command {
     /// Runs the pipeline
     Run(run::RunArgs),
+    /// Goes on with a run that was cut short, or that did not end well
+    Resume(resume::ResumeArgs),
+    /// Runs the failed, skipped and cancelled steps of a run again, and no others
+    RetryFailed(resume::RetryArgs),
     /// Checks the manifest, the plugins and their grants; changes nothing
     Check(check::CheckArgs),
     /// Shows what a run would do: graph, targets, grants, what preflight finds
@@ -111,6 +116,7 @@ impl ProjectArgs {
             tag: self.tag.clone(),
             only: Vec::new(),
             from: None,
+            recorded: None,
         }
     }
 }
@@ -177,6 +183,8 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command, terminal: &Terminal) -> Exit {
     match command {
         Command::Run(args) => run::run(args, terminal).await,
+        Command::Resume(args) => resume::resume(args, terminal).await,
+        Command::RetryFailed(args) => resume::retry_failed(args, terminal).await,
         Command::Check(args) => check::check(args, terminal).await,
         Command::Plan(args) => plan::plan(args, terminal).await,
         Command::Graph(args) => plan::graph(args, terminal).await,

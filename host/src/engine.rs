@@ -12,6 +12,7 @@ mod notify;
 mod policy;
 mod preflight;
 pub mod preview;
+pub mod resume;
 mod rollback;
 mod schedule;
 mod step;
@@ -21,16 +22,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use windlass_journal::Journal;
-use windlass_layers::{Journalled, Redact, Redactor};
+use windlass_layers::{Journalled, Redact, Redactor, Replayed};
 use windlass_manifest::manifest::RollbackMode;
 use windlass_manifest::{Graph, Outputs};
 use windlass_model::backend::NoLog;
 use windlass_model::event::{
-    Event, Level, Outcome, RunFinished, RunStarted, Severity, StepNode, StepState,
+    Event, Level, Outcome, RunFinished, RunResumed, RunStarted, Severity, StepNode, StepState,
 };
 use windlass_model::grant::Grant;
 use windlass_model::reply::GitFacts;
@@ -48,6 +50,7 @@ use away::Away;
 pub use bus::Bus;
 use changes::{Changes, Place};
 pub use policy::{policy_for, requests_of, uncovered};
+pub use resume::Earlier;
 
 /// Everything a run needs; nothing is looked up on the way.
 pub struct RunInput {
@@ -71,6 +74,8 @@ pub struct RunInput {
     pub clock: Arc<dyn Clock>,
     pub who: String,
     pub link: Option<String>,
+    /// What was done before, by this run or by one that is retried.
+    pub earlier: Option<Earlier>,
 }
 
 /// How the run ended, for the process.
@@ -112,6 +117,12 @@ struct Context {
     who: String,
     /// Of `@engine`'s calls.
     seq: AtomicU64,
+    earlier: Earlier,
+    /// Whether an earlier process began it.
+    resumes: bool,
+    journal: Option<Journal>,
+    /// Below the journal.
+    bare: Arc<dyn Capability>,
 }
 
 impl Context {
@@ -133,6 +144,7 @@ impl Context {
             cancel,
             log: Arc::new(NoLog),
             blobs: Arc::clone(&self.blobs),
+            answered: Default::default(),
         };
         // Backends keep deadlines by themselves; this one is for those that
         // do not.
@@ -148,6 +160,17 @@ impl Context {
         })
     }
 
+    /// The layer that goes on with an attempt; nothing without a journal.
+    fn replay(&self, record: &resume::Record) -> Option<Arc<Replayed>> {
+        Some(Arc::new(Replayed::new(
+            record.calls.clone(),
+            record.taken.clone(),
+            self.journal.clone()?,
+            Arc::clone(&self.stack),
+            Arc::clone(&self.bare),
+        )))
+    }
+
     fn notice(&self, level: Level, message: impl Into<String>, hint: Option<String>) {
         self.bus.emit(Event::Notice {
             level,
@@ -159,17 +182,23 @@ impl Context {
 
 impl Context {
     fn new(input: RunInput) -> (Arc<Self>, Outputs) {
+        let mut earlier = input.earlier.unwrap_or_default();
+        let resumes = earlier.same.is_some();
         let redactor = Arc::new(Redactor::new(&input.secrets));
         let bus = Bus::start(
             input.run,
             input.journal.clone(),
             input.reporters,
             Arc::clone(&redactor),
+            earlier.same.take(),
         );
-        let redact = Arc::new(Redact::new(Arc::clone(&redactor), input.backend));
-        let stack: Arc<dyn Capability> = match input.journal {
-            Some(journal) => Arc::new(Journalled::new(journal, redact)),
-            None => redact,
+        let bare: Arc<dyn Capability> = Arc::new(Redact::new(Arc::clone(&redactor), input.backend));
+        let stack: Arc<dyn Capability> = match input.journal.clone() {
+            Some(journal) => Arc::new(Told {
+                bus: bus.clone(),
+                next: Journalled::new(journal, Arc::clone(&bare)),
+            }),
+            None => Arc::clone(&bare),
         };
         let leases = Arc::<lease::Leases>::default();
         let stack = Arc::new(lease::Fenced {
@@ -197,29 +226,44 @@ impl Context {
             bus,
             redactor,
             blobs: Arc::new(Blobs::default()),
-            changes: Changes::default(),
+            changes: Changes::of(&earlier.calls),
             operator: input.operator,
             cancel: input.cancel,
             leases,
             clock: input.clock,
             facts,
             who: input.who,
-            seq: AtomicU64::new(0),
+            seq: AtomicU64::new(earlier.engine_calls()),
+            journal: input.journal,
+            bare,
+            resumes,
+            earlier,
         };
-        context.bus.emit(Event::RunStarted(Box::new(RunStarted {
-            run: context.run,
-            windlass: env!("CARGO_PKG_VERSION").to_owned(),
-            pipeline: context.facts.pipeline.clone(),
-            environment: context.facts.environment.clone(),
-            tag: context.facts.tag.clone(),
-            commit: context.facts.commit.clone(),
-            branch: context.facts.branch.clone(),
-            dirty: input.git.dirty,
-            steps: nodes(&context.graph),
-            targets: context.graph.active.clone(),
-            link: input.link,
-            who: context.who.clone(),
-        })));
+        if resumes {
+            context.bus.emit(Event::RunResumed(Box::new(RunResumed {
+                run: context.run,
+                windlass: env!("CARGO_PKG_VERSION").to_owned(),
+                who: context.who.clone(),
+                link: input.link.clone(),
+                ended: context.earlier.ended(),
+                changed: context.earlier.changed.clone(),
+            })));
+        } else {
+            context.bus.emit(Event::RunStarted(Box::new(RunStarted {
+                run: context.run,
+                windlass: env!("CARGO_PKG_VERSION").to_owned(),
+                pipeline: context.facts.pipeline.clone(),
+                environment: context.facts.environment.clone(),
+                tag: context.facts.tag.clone(),
+                commit: context.facts.commit.clone(),
+                branch: context.facts.branch.clone(),
+                dirty: input.git.dirty,
+                steps: nodes(&context.graph),
+                targets: context.graph.active.clone(),
+                link: input.link,
+                who: context.who.clone(),
+            })));
+        }
         for name in &context.redactor.short {
             context.notice(
                 Level::Warning,
@@ -280,6 +324,9 @@ pub async fn run(input: RunInput) -> RunResult {
     let mut restored = BTreeMap::new();
     match outcome_of(failure.as_ref()) {
         Outcome::Succeeded => rollback::mark_good(&context).await,
+        // Before the lease, nobody may touch what is there; and what needs a person
+        // is left as it is.
+        _ if !held.began || needs_person(failure.as_ref()) => {}
         outcome => {
             let all = outcome == Outcome::Failed && context.graph.rollback == RollbackMode::Failure;
             let extent = if all {
@@ -319,9 +366,32 @@ pub async fn restore(
 
 type Failure = (Option<StepKey>, CallError);
 
+fn needs_person(failure: Option<&Failure>) -> bool {
+    failure.is_some_and(|(_, error)| error.code.starts_with(step::RESUME))
+}
+
+/// Has what was said so far in the journal before an effect, so that the end of a
+/// step is never behind what follows it.
+struct Told {
+    bus: Bus,
+    next: Journalled,
+}
+
+#[async_trait]
+impl Capability for Told {
+    async fn call(&self, context: &CallContext, call: Call) -> Result<Reply, CallError> {
+        if call.class().is_effect() {
+            self.bus.flush().await;
+        }
+        self.next.call(context, call).await
+    }
+}
+
 #[derive(Default)]
 struct Held {
     lease: Option<lease::Holding>,
+    /// Whether it came to the steps.
+    began: bool,
 }
 
 /// Preflight, lease, steps. Gives the first failure.
@@ -332,7 +402,10 @@ async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Hel
         Err(failure) => return (Some(failure), held),
     };
     match lease::acquire(context, &mut away).await {
-        Ok(holding) => held.lease = holding,
+        Ok(holding) => {
+            held.lease = holding;
+            held.began = true;
+        }
         Err(error) => return (Some((None, error)), held),
     }
     let limit = context.graph.settings.timeout;

@@ -50,6 +50,7 @@ impl Exit {
             ErrorKind::Denied => Self::Denied,
             ErrorKind::Cancelled => Self::Cancelled,
             _ if error.code == "lease.held" || error.code == "lease.lost" => Self::LeaseHeld,
+            _ if error.code.starts_with("resume.") => Self::NeedsPerson,
             _ if error.code.starts_with("engine.") || error.code.starts_with("journal.") => {
                 Self::Engine
             }

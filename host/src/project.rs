@@ -55,6 +55,19 @@ pub struct Options {
     pub tag: Option<String>,
     pub only: Vec<String>,
     pub from: Option<String>,
+    /// Of a run that this one goes on with, or repeats in part.
+    pub recorded: Option<Recorded>,
+}
+
+/// What an earlier run was asked for, beside what the other options say.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Its own id, where this is the same run.
+    pub run: Option<RunId>,
+    pub started: Timestamp,
+    pub branch: String,
+    /// For variables of the environment that are not set now.
+    pub env: BTreeMap<String, String>,
 }
 
 /// A manifest, where it is, and what git and CI say.
@@ -129,24 +142,22 @@ impl Project {
             .clone()
             .or_else(|| self.ci.tag.clone())
             .or_else(|| git.tags.last().cloned());
+        let mut env = self.env();
+        let recorded = options.recorded.as_ref();
+        for (name, value) in recorded.iter().flat_map(|recorded| &recorded.env) {
+            env.entry(name.clone()).or_insert_with(|| value.clone());
+        }
         let inputs = Inputs {
             environment: options.environment.clone(),
             vars: options.vars.clone(),
-            env: self
-                .manifest
-                .wanted_env()
-                .into_iter()
-                .filter_map(|name| {
-                    let value = variable(&name)?;
-                    Some((name, value))
-                })
-                .collect(),
+            env,
             run: RunFacts {
                 id: run.to_string(),
                 tag,
                 commit: git.commit,
-                branch: git
-                    .branch
+                branch: recorded
+                    .map(|recorded| recorded.branch.clone())
+                    .or(git.branch)
                     .or_else(|| self.ci.branch.clone())
                     .unwrap_or_default(),
                 dirty: git.dirty,
@@ -163,6 +174,18 @@ impl Project {
         problems.extend(more.iter().cloned());
         problems.extend(graph.warnings.iter().cloned());
         (graph, problems)
+    }
+
+    /// Variables of the environment that the manifest names as plain ones, as far as
+    /// they are set.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        let wanted = self.manifest.wanted_env().into_iter();
+        wanted
+            .filter_map(|name| {
+                let value = variable(&name)?;
+                Some((name, value))
+            })
+            .collect()
     }
 
     /// Paths of keys and known hosts are the manifest's, or the user's home's.
@@ -298,6 +321,7 @@ pub(crate) fn outside_a_run(run: RunId, deadline: Instant) -> CallContext {
         cancel: Default::default(),
         log: Arc::new(NoLog),
         blobs: Default::default(),
+        answered: Default::default(),
     }
 }
 

@@ -192,6 +192,7 @@ impl Pipeline for Project {
             clock: run.clock,
             who: "test@windlass".to_owned(),
             link: given.link,
+            earlier: None,
         })
         .await;
         let events = std::mem::take(&mut *collect.0.lock().unwrap_or_else(PoisonError::into_inner));

@@ -49,6 +49,7 @@ mod error;
 pub mod guests;
 pub mod hosts;
 pub mod http;
+pub mod killed;
 pub mod parts;
 pub mod process;
 pub mod recorder;

@@ -441,6 +441,8 @@ async fn step(case: &Case, plugin: &Plugin, world: World) -> Actual {
         who: "test@windlass".to_owned(),
         report: case.report.as_ref().map(Json::to_string),
         seed: world.seed,
+        began_ms: None,
+        replaying: Default::default(),
     };
     let mut outputs = Map::new();
     let mut findings = Vec::new();

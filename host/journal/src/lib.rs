@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use windlass_model::event::{Envelope, Event};
-use windlass_model::{Call, CallError, CallId, Class, Reply, RunId};
+use windlass_model::{Call, CallError, CallId, Class, Reply, RunId, RunInputs};
 
 mod directory;
 mod error;
@@ -29,7 +29,7 @@ mod writer;
 
 pub use error::JournalError;
 pub use reader::{Logs, Reader};
-pub use record::{Answer, LogLine, Origin, RecordedCall, RunSummary, Stored};
+pub use record::{Answer, LogLine, Origin, RecordedCall, Reopened, RunSummary, Stored};
 pub use writer::{BLOB_BYTES_PER_RUN, INLINE_BYTES};
 
 use record::Body;
@@ -80,6 +80,20 @@ impl Journal {
             Ok(false) => Ok(None),
             Err(source) => Err(JournalError::io("look for", &file, source)),
         }
+    }
+
+    /// What a run was asked for, before its first event: in the file when this
+    /// returns, and on disk with the first intent.
+    pub async fn begin(&self, run: RunId, inputs: &RunInputs) -> Result<(), JournalError> {
+        let body = serde_json::to_string(inputs).map_err(|source| self.unreadable(&source))?;
+        self.writer.written(Job::Inputs { run, body }).await
+    }
+
+    /// Makes a run that was cut short, or that ended, one that goes on: on disk
+    /// when this returns. What preflight read then is read again, so it goes; so
+    /// do the calls of an attempt that goes on before them.
+    pub async fn reopen(&self, run: RunId, goes: Vec<Reopened>) -> Result<(), JournalError> {
+        self.writer.durable(Job::Reopen { run, goes }).await
     }
 
     /// Stores an event as its kind needs it. A log line is queued, in order. The

@@ -9,7 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 use windlass_model::event::{Envelope, Event};
-use windlass_model::{CallId, RunId, StepKey, TargetName};
+use windlass_model::{CallId, RunId, RunInputs, StepKey, TargetName};
 
 use crate::error::JournalError;
 use crate::record::{Answer, LogLine, Origin, RecordedCall, RunSummary, Stored, from_word};
@@ -202,6 +202,53 @@ impl Reader {
                 return Ok(events);
             }
         }
+    }
+
+    /// The same without the lines that steps printed, with the number of the last
+    /// event of all.
+    pub fn happenings(&self, run: RunId) -> Result<(Vec<Envelope>, u64), JournalError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached(
+                "SELECT number, at, body FROM event
+                 WHERE run = (SELECT key FROM run WHERE id = ?1) AND kind <> 'step-log'
+                 ORDER BY number",
+            )
+            .map_err(|source| self.sql(source))?;
+        let mut rows = statement
+            .query([run.to_string()])
+            .map_err(|source| self.sql(source))?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next().map_err(|source| self.sql(source))? {
+            events.push(Envelope {
+                number: unsigned(self.column(row, 0)?),
+                at: self.time(self.column(row, 1)?)?,
+                event: self.json(&self.column::<String>(row, 2)?)?,
+            });
+        }
+        let last: i64 = connection
+            .prepare_cached(
+                "SELECT coalesce(max(number), 0) FROM event
+                 WHERE run = (SELECT key FROM run WHERE id = ?1)",
+            )
+            .and_then(|mut statement| statement.query_row([run.to_string()], |row| row.get(0)))
+            .map_err(|source| self.sql(source))?;
+        Ok((events, unsigned(last)))
+    }
+
+    /// What a run was asked for; `None` for one that cannot be resumed: of a
+    /// Windlass that did not write it, or of another command than `run`.
+    pub fn inputs(&self, run: RunId) -> Result<Option<RunInputs>, JournalError> {
+        let body: Option<Option<String>> = self
+            .connection()
+            .prepare_cached("SELECT inputs FROM run WHERE id = ?1")
+            .and_then(|mut statement| {
+                statement
+                    .query_row([run.to_string()], |row| row.get(0))
+                    .optional()
+            })
+            .map_err(|source| self.sql(source))?;
+        body.flatten().map(|body| self.json(&body)).transpose()
     }
 
     /// At most `limit` events with numbers above `after`; also of a run that

@@ -91,6 +91,15 @@ pub struct RecordedCall {
     pub answer: Option<Answer>,
 }
 
+/// An attempt that goes on from the middle: its calls from this number on are
+/// made anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reopened {
+    pub step: StepKey,
+    pub attempt: u32,
+    pub from: u64,
+}
+
 /// JSON on its way into the journal.
 pub(crate) struct Body {
     pub(crate) json: String,

@@ -19,7 +19,8 @@ pub(crate) const BUSY: Duration = Duration::from_secs(10);
 
 /// Each one is applied once, in a transaction; `user_version` counts them.
 /// Never change one that was released: add another.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE run (
     key INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -81,7 +82,12 @@ CREATE TABLE blob (
     body TEXT NOT NULL,
     PRIMARY KEY (run, sha256)
 );
-"];
+",
+    "
+-- What the run was asked for, as JSON; null for what cannot be resumed.
+ALTER TABLE run ADD COLUMN inputs TEXT;
+",
+];
 
 /// A connection that can write, on tables of today's form.
 pub(crate) fn open(file: &Path) -> Result<Connection, JournalError> {

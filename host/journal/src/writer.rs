@@ -15,7 +15,7 @@ use windlass_model::event::{Envelope, Event};
 use windlass_model::{CallId, Class, RunId, StepKey};
 
 use crate::error::JournalError;
-use crate::record::{Body, nanoseconds, word};
+use crate::record::{Body, Reopened, nanoseconds, word};
 use crate::schema;
 
 /// Bodies up to this size stand in their row; larger ones are blobs.
@@ -145,6 +145,14 @@ pub(crate) enum Job {
         ok: bool,
         body: Body,
     },
+    Inputs {
+        run: RunId,
+        body: String,
+    },
+    Reopen {
+        run: RunId,
+        goes: Vec<Reopened>,
+    },
     Prune {
         keep: usize,
     },
@@ -157,6 +165,7 @@ impl Job {
             Self::Event(row) => Some(row.run),
             Self::Call(row) => Some(row.id.run),
             Self::Reply { id, .. } => Some(id.run),
+            Self::Inputs { run, .. } | Self::Reopen { run, .. } => Some(*run),
             Self::Prune { .. } | Self::Flush => None,
         }
     }
@@ -414,6 +423,8 @@ impl Task {
             Job::Event(row) => self.event(row).map(|()| 0),
             Job::Call(row) => self.call(row).map(|()| 0),
             Job::Reply { id, at, ok, body } => self.reply(id, *at, *ok, body).map(|()| 0),
+            Job::Inputs { run, body } => self.inputs(*run, body).map(|()| 0),
+            Job::Reopen { run, goes } => self.reopen(*run, goes).map(|()| 0),
             Job::Prune { keep } => self.prune(*keep),
             // A commit without a change would sync nothing.
             Job::Flush => self
@@ -440,6 +451,46 @@ impl Task {
             .query_row([&id], |row| row.get(0))?;
         self.runs.insert(run, key);
         Ok(key)
+    }
+
+    fn inputs(&mut self, run: RunId, body: &str) -> rusqlite::Result<()> {
+        let key = self.run_key(run)?;
+        self.connection
+            .prepare_cached("UPDATE run SET inputs = ?2 WHERE key = ?1")?
+            .execute(params![key, body])
+            .map(drop)
+    }
+
+    fn reopen(&mut self, run: RunId, goes: &[Reopened]) -> rusqlite::Result<()> {
+        let key = self.run_key(run)?;
+        self.connection
+            .prepare_cached(
+                "UPDATE run SET outcome = NULL, exit_code = NULL, duration_ms = NULL WHERE key = ?1",
+            )?
+            .execute([key])?;
+        self.connection
+            .prepare_cached("DELETE FROM call WHERE run = ?1 AND attempt = 0")?
+            .execute([key])?;
+        for Reopened {
+            step,
+            attempt,
+            from,
+        } in goes
+        {
+            self.connection
+                .prepare_cached(
+                    "DELETE FROM call WHERE run = ?1 AND step = ?2 AND target = ?3
+                     AND attempt = ?4 AND seq >= ?5",
+                )?
+                .execute(params![
+                    key,
+                    step.name.as_str(),
+                    target_column(step),
+                    attempt,
+                    signed(*from)
+                ])?;
+        }
+        Ok(())
     }
 
     fn event(&mut self, row: &EventRow) -> rusqlite::Result<()> {
@@ -506,10 +557,17 @@ impl Task {
     fn call(&mut self, row: &CallRow) -> rusqlite::Result<()> {
         let key = self.run_key(row.id.run)?;
         self.blob(key, &row.body)?;
-        self.connection
+        // A resumed run makes a call again that was never answered; one that was
+        // answered stays as it is, whoever asks.
+        let written = self
+            .connection
             .prepare_cached(
                 "INSERT INTO call (run, step, target, attempt, seq, name, class, asked, call,
-                 call_sha256, call_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 call_sha256, call_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 ON CONFLICT (run, step, target, attempt, seq)
+                 DO UPDATE SET asked = excluded.asked
+                 WHERE answered IS NULL AND call IS excluded.call
+                 AND call_sha256 IS excluded.call_sha256",
             )?
             .execute(params![
                 key,
@@ -523,8 +581,11 @@ impl Task {
                 inline(&row.body),
                 row.body.sha256,
                 signed(row.body.json.len() as u64),
-            ])
-            .map(drop)
+            ])?;
+        if written == 0 {
+            return Err(rusqlite::Error::QueryReturnedNoRows);
+        }
+        Ok(())
     }
 
     fn reply(&mut self, id: &CallId, at: Timestamp, ok: bool, body: &Body) -> rusqlite::Result<()> {

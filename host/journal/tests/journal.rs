@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 use windlass_journal::{
-    BLOB_BYTES_PER_RUN, FILE_NAME, INLINE_BYTES, Journal, JournalError, Origin, Stored,
+    BLOB_BYTES_PER_RUN, FILE_NAME, INLINE_BYTES, Journal, JournalError, Origin, Reopened, Stored,
 };
 use windlass_model::call::{ClockCall, DockerCall, DockerOp, FileCall, SecretCall, SshCall, SshOp};
 use windlass_model::event::{Envelope, Event, Level, Outcome, RunFinished, RunStarted, StepState};
-use windlass_model::{BlobRef, Call, CallError, CallId, Class, Reply, RunId, StepKey, TargetName};
+use windlass_model::{
+    BlobRef, Call, CallError, CallId, Class, Reply, RunId, RunInputs, StepKey, TargetName,
+};
 
 /// Time-ordered, as UUIDs of version 7 are.
 fn run(number: u128) -> RunId {
@@ -284,8 +286,12 @@ async fn calls_and_answers_come_back() {
     assert_eq!(calls[2].answer, None, "an open effect is ambiguous");
     assert!(journal.runs(9).expect("runs").is_empty(), "not started yet");
 
-    let twice = journal.intent(&call_id(run, 3), &exec("/srv/b")).await;
-    assert!(twice.is_err(), "an identity is used once");
+    let again = journal.intent(&call_id(run, 3), &exec("/srv/b")).await;
+    again.expect("a resumed run asks again what was not answered");
+    let other = journal.intent(&call_id(run, 3), &exec("/srv/c")).await;
+    assert!(other.is_err(), "an identity is one call's");
+    let twice = journal.intent(&call_id(run, 2), &exec("/srv/a")).await;
+    assert!(twice.is_err(), "what was answered is not asked again");
     let unknown = journal
         .reply(&call_id(run, 9), Class::Once, &Ok(Reply::Done))
         .await;
@@ -755,4 +761,56 @@ async fn a_full_disk_refuses_effects_and_keeps_what_was_there() {
 
 fn exec_read(path: &str) -> Call {
     Call::File(FileCall::Open { path: path.into() })
+}
+
+#[tokio::test]
+async fn a_run_goes_on_where_it_was_cut_short() {
+    let dir = tempfile::tempdir().expect("dir");
+    let run = run(1);
+    let journal = Journal::open(dir.path()).expect("open");
+    let mut inputs = RunInputs {
+        tag: "v1".into(),
+        ..RunInputs::default()
+    };
+    inputs.vars.insert("host".into(), "one".into());
+    journal.begin(run, &inputs).await.expect("begin");
+    journal
+        .record_all(
+            run,
+            &[
+                envelope(1, started(run)),
+                envelope(2, log(&build(), "line")),
+                envelope(3, finished(Outcome::Failed)),
+            ],
+        )
+        .await
+        .expect("events");
+    let preflight = CallId {
+        attempt: 0,
+        ..call_id(run, 1)
+    };
+    journal
+        .read_call(&preflight, &sleep(1))
+        .await
+        .expect("read");
+    for seq in 1..=3 {
+        let intent = journal.intent(&call_id(run, seq), &exec("/srv/a")).await;
+        intent.expect("intent");
+    }
+    let from = Reopened {
+        step: deploy(),
+        attempt: 1,
+        from: 3,
+    };
+    journal.reopen(run, vec![from]).await.expect("reopen");
+    let calls = journal.calls(run).expect("calls");
+    let kept: Vec<(u32, u64)> = calls
+        .iter()
+        .map(|call| (call.id.attempt, call.id.seq))
+        .collect();
+    assert_eq!(kept, [(1, 1), (1, 2)]);
+    assert_eq!(journal.unfinished().expect("unfinished").len(), 1);
+    assert_eq!(journal.inputs(run).expect("inputs"), Some(inputs));
+    let (events, last) = journal.happenings(run).expect("happenings");
+    assert_eq!((events.len(), last), (2, 3), "logs are left out");
 }

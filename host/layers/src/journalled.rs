@@ -35,14 +35,17 @@ impl Capability for Journalled {
             self.journal.read_call(id, &call).await?;
         }
         let answer = self.next.call(context, call).await;
-        if let Err(error) = self.journal.reply(id, class, &answer).await {
-            // The effect happened. Its answer still counts; that it could not
-            // be written down is for the log, and for the next intent, which
-            // will fail.
-            context.log.line(
-                windlass_model::LogStream::Stderr,
-                &format!("the journal could not record the answer of {id}: {error}"),
-            );
+        match self.journal.reply(id, class, &answer).await {
+            Ok(at) => context.answered.set(at),
+            Err(error) => {
+                // The effect happened. Its answer still counts; that it could not
+                // be written down is for the log, and for the next intent, which
+                // will fail.
+                context.log.line(
+                    windlass_model::LogStream::Stderr,
+                    &format!("the journal could not record the answer of {id}: {error}"),
+                );
+            }
         }
         answer
     }

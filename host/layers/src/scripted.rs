@@ -517,6 +517,7 @@ mod tests {
             cancel: Default::default(),
             log: Arc::new(NoLog),
             blobs: Default::default(),
+            answered: Default::default(),
         }
     }
 

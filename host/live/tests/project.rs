@@ -68,6 +68,7 @@ impl Project {
             cancel: CancellationToken::new(),
             log: Arc::new(NoLog),
             blobs: Arc::clone(&self.blobs),
+            answered: Default::default(),
         };
         self.live.call(&context, call).await
     }

@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +58,25 @@ pub struct CallContext {
     pub cancel: CancellationToken,
     pub log: Arc<dyn LogSink>,
     pub blobs: Arc<Blobs>,
+    pub answered: Answered,
+}
+
+/// The time that was recorded with the answer: set by the layer that records, and
+/// the guest's clock from then on, so that a replay sees the same.
+#[derive(Clone, Debug, Default)]
+pub struct Answered(Arc<AtomicI64>);
+
+impl Answered {
+    pub fn set(&self, at: Timestamp) {
+        self.0.store(at.as_millisecond(), Ordering::Release);
+    }
+
+    /// Milliseconds since 1970; nothing while no answer was recorded.
+    pub fn get(&self) -> Option<u64> {
+        u64::try_from(self.0.load(Ordering::Acquire))
+            .ok()
+            .filter(|ms| *ms > 0)
+    }
 }
 
 impl CallContext {

@@ -23,6 +23,8 @@ pub struct Envelope {
 pub enum Event {
     /// The first event of every run.
     RunStarted(Box<RunStarted>),
+    /// A run that was cut short, or that failed, goes on.
+    RunResumed(Box<RunResumed>),
     /// A preflight's finding, before the first effect.
     Finding {
         step: StepKey,
@@ -77,7 +79,7 @@ pub enum Event {
         error: CallError,
         delay_ms: u64,
     },
-    /// Exactly one for every instance of every step.
+    /// One for every instance of every step; another where a resumed run ran it again.
     StepFinished {
         step: StepKey,
         state: StepState,
@@ -112,7 +114,7 @@ pub enum Event {
         message: String,
         hint: Option<String>,
     },
-    /// The last event of every run.
+    /// The last event of every run, unless it is resumed after that.
     RunFinished(Box<RunFinished>),
 }
 
@@ -135,6 +137,19 @@ pub struct RunStarted {
     pub link: Option<String>,
     /// `user@machine`, or what CI tells.
     pub who: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunResumed {
+    pub run: RunId,
+    pub windlass: String,
+    pub who: String,
+    /// The page of the CI job.
+    pub link: Option<String>,
+    /// Instances that had ended, and are not run again.
+    pub ended: Vec<StepKey>,
+    /// What is not as it was when the run began, where that was accepted.
+    pub changed: Vec<String>,
 }
 
 /// A step of the graph, as reporters need it.

@@ -54,6 +54,23 @@ impl Happening {
             | Event::RunFinished(_)
             | Event::StepLog { .. }
             | Event::StepProgress { .. } => return None,
+            Event::RunResumed(resumed) => {
+                let count = resumed.ended.len();
+                let mut happening = Self::new(theme.glyph("▸", ">"), Tone::Active, String::new())
+                    .say(Tone::Strong, "resumed")
+                    .say(Tone::Plain, format!(" by {}", clean_line(&resumed.who)));
+                if count > 0 {
+                    let of = if count == 1 { "step" } else { "steps" };
+                    let rest = format!(", {count} {of} ended before");
+                    happening = happening.say(Tone::Faint, rest);
+                }
+                if !resumed.changed.is_empty() {
+                    let changed = resumed.changed.join(", ");
+                    let text = format!("; changed since: {}", clean_line(&changed));
+                    happening = happening.say(Tone::Warning, text);
+                }
+                happening
+            }
             Event::Finding {
                 step,
                 severity,

@@ -363,6 +363,14 @@ impl<W: Write + Send> Reporter for Live<W> {
         let mut draw = true;
         match &envelope.event {
             Event::RunStarted(started) => self.start(started),
+            Event::RunResumed(_) => {
+                // What was under way was cut short with the process.
+                self.running.clear();
+                self.finished = false;
+                if let Some(happening) = Happening::of(&envelope.event, self.options.theme) {
+                    self.happening(&happening);
+                }
+            }
             Event::StepStarted { step, attempt } => {
                 self.pending.shift_remove(step);
                 let running = Running {

@@ -98,6 +98,12 @@ impl Summary {
         self.last = Some(envelope.at);
         match &envelope.event {
             Event::RunStarted(started) => self.start(envelope.at, started),
+            Event::RunResumed(_) => {
+                // How it ended before, and what came of that, is over.
+                self.finished = None;
+                self.rollback = None;
+                self.notifications.clear();
+            }
             Event::Finding {
                 step,
                 severity,

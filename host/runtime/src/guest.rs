@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use indexmap::IndexMap;
 use serde_json::Value as Json;
@@ -15,8 +15,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use windlass_model::call::{DockerCall, DockerOp, HttpBody, HttpCall};
 use windlass_model::event::Level;
 use windlass_model::{
-    Blobs, Call, CallContext, CallError, CallId, Capability, LogSink, Reply, RunId, Segment,
-    StepKey, TargetName, Text,
+    Answered, Blobs, Call, CallContext, CallError, CallId, Capability, LogSink, Reply, RunId,
+    Segment, StepKey, TargetName, Text,
 };
 
 use crate::bindings::windlass::plugin::values::Part;
@@ -71,6 +71,12 @@ pub struct Setup {
     pub report: Option<String>,
     /// Seeds what the guest sees as random.
     pub seed: u64,
+    /// What the guest is told as the time of its start, in milliseconds since 1970;
+    /// the clock's when absent.
+    pub began_ms: Option<u64>,
+    /// Whether the guest hears what was recorded. Meanwhile it may not ask for what
+    /// no journal has: the events of its jobs.
+    pub replaying: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Setup {
@@ -196,6 +202,8 @@ pub(crate) struct Guest {
     running: TaskTracker,
     /// Calls that were denied, for the report of a step that then fails.
     pub(crate) denied: Option<CallError>,
+    /// Whether it asked for what no journal has, while it heard the record.
+    pub(crate) unreplayable: bool,
 }
 
 impl WasiView for Guest {
@@ -216,7 +224,7 @@ impl Guest {
         let config = hide_handles(&setup.config, &mut values).to_string();
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::MAX_HANDLES);
-        now.set(setup.clock.now_ms());
+        now.set(setup.began_ms.unwrap_or_else(|| setup.clock.now_ms()));
         let calls = setup.cancel.child_token();
         let epochs = limits.compute.as_millis() / limits::EPOCH.as_millis();
         Self {
@@ -241,6 +249,7 @@ impl Guest {
             calls,
             running: TaskTracker::new(),
             denied: None,
+            unreplayable: false,
             limits,
         }
     }
@@ -259,6 +268,7 @@ impl Guest {
             cancel,
             log,
             blobs: Arc::clone(&self.setup.blobs),
+            answered: Default::default(),
         }
     }
 
@@ -301,7 +311,10 @@ impl Guest {
             _ => None,
         };
         let sink: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
+        // A secret is read again by a replay, so it must not tell the time.
+        let timeless = matches!(call, Call::Secret(_));
         let context = self.context(sink, self.calls.child_token());
+        let answered = context.answered.clone();
         let stack = Arc::clone(&self.setup.stack);
         let answer = Box::pin(async move { stack.call(&context, call).await });
         self.pending = Some(Pending { answer, starts });
@@ -314,7 +327,11 @@ impl Guest {
         })
         .await;
         self.pending = None;
-        self.answered(answer.as_ref().err());
+        if timeless {
+            self.note_denial(answer.as_ref().err());
+        } else {
+            self.answered(&answered, answer.as_ref().err());
+        }
         Ok(answer)
     }
 
@@ -334,7 +351,8 @@ impl Guest {
         let step: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
         let mut context = self.context(Arc::clone(&step), cancel.clone());
         let stack = Arc::clone(&self.setup.stack);
-        let job = Job::start(step, cancel, &self.running, |log| {
+        let answered = context.answered.clone();
+        let job = Job::start(step, cancel, answered, &self.running, |log| {
             context.log = log;
             async move { stack.call(&context, call).await }
         });
@@ -343,8 +361,32 @@ impl Guest {
         Ok(Ok(handle))
     }
 
-    pub(crate) fn answered(&mut self, error: Option<&CallError>) {
-        self.now.set(self.setup.clock.now_ms());
+    /// Moves the guest's clock to the time of an answer: the recorded one, where
+    /// there is a journal.
+    pub(crate) fn answered(&mut self, answered: &Answered, error: Option<&CallError>) {
+        let denied = error.is_some_and(|error| error.kind == windlass_model::ErrorKind::Denied);
+        match answered.get() {
+            Some(ms) => self.now.set(ms),
+            // The guard's word is not recorded, and takes no time.
+            None if denied => {}
+            None => self.now.set(self.setup.clock.now_ms()),
+        }
+        self.note_denial(error);
+    }
+
+    /// Traps while the guest hears what was recorded: which of a job's events came
+    /// when is not.
+    pub(crate) fn sees_events(&mut self) -> Trapped<()> {
+        if !self.setup.replaying.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.unreplayable = true;
+        Err(wasmtime::format_err!(
+            "the guest looked at the events of a job, which the journal does not have"
+        ))
+    }
+
+    fn note_denial(&mut self, error: Option<&CallError>) {
         if let Some(error) = error
             && error.kind == windlass_model::ErrorKind::Denied
         {
@@ -487,6 +529,7 @@ impl Guest {
         let sink: Arc<dyn LogSink> = Arc::new(Forward(Arc::clone(&self.setup.sink)));
         let mut context = self.context(sink, CancellationToken::new());
         context.deadline = deadline;
+        let answered = context.answered.clone();
         let stack = Arc::clone(&self.setup.stack);
         let call = Call::Docker(DockerCall {
             engine,
@@ -500,7 +543,7 @@ impl Guest {
                     "the engine did not answer in time",
                 ))
             });
-        self.answered(None);
+        self.answered(&answered, None);
         if answer.is_ok() {
             // Only now: a guest that is stopped meanwhile leaves it to the end.
             self.containers.retain(|known| *known != gone);

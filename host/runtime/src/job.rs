@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use windlass_model::{CallError, LogSink, LogStream, Reply};
+use windlass_model::{Answered, CallError, LogSink, LogStream, Reply};
 
 /// Lines that wait for a guest that does not read them; the oldest go first.
 /// They are in the step's log all the same.
@@ -62,6 +62,8 @@ pub struct Job {
     shared: Arc<Mutex<Shared>>,
     changed: Arc<Notify>,
     pub(crate) cancel: CancellationToken,
+    /// When its answer was recorded.
+    pub(crate) answered: Answered,
     task: JoinHandle<()>,
     ended_seen: bool,
 }
@@ -88,6 +90,7 @@ impl Job {
     pub(crate) fn start<F>(
         step: Arc<dyn LogSink>,
         cancel: CancellationToken,
+        answered: Answered,
         running: &TaskTracker,
         work: impl FnOnce(Arc<dyn LogSink>) -> F,
     ) -> Self
@@ -114,6 +117,7 @@ impl Job {
             shared,
             changed,
             cancel,
+            answered,
             task,
             ended_seen: false,
         }
@@ -203,6 +207,7 @@ mod tests {
         let mut job = Job::start(
             Arc::new(NoLog),
             CancellationToken::new(),
+            Answered::default(),
             &TaskTracker::new(),
             |log| async move {
                 log.line(LogStream::Stdout, "one");
@@ -230,6 +235,7 @@ mod tests {
         let mut job = Job::start(
             Arc::new(NoLog),
             CancellationToken::new(),
+            Answered::default(),
             &TaskTracker::new(),
             |_| work(true),
         );

@@ -487,6 +487,15 @@ impl Plugin {
 
     fn trapped(&self, trap: &wasmtime::Error, guest: &Guest, stderr: &Capture) -> CallError {
         let name = &self.name;
+        if guest.unreplayable {
+            return CallError::conflict(
+                UNREPLAYABLE,
+                format!(
+                    "plugin {name} looks at the events of a job, which the journal does not have"
+                ),
+            )
+            .hint("`windlass retry-failed` runs the step again from its start");
+        }
         let mut limit = guest.limiter.reached.clone();
         let full = matches!(trap.downcast_ref(), Some(ResourceTableError::Full));
         // Wasmtime counts handles and lends, too, and has no type for it.
@@ -572,6 +581,8 @@ fn frames(backtrace: &wasmtime::WasmBacktrace) -> Vec<String> {
     lines
 }
 
+/// The code of what a replay cannot give.
+const UNREPLAYABLE: &str = "resume.not-replayable";
 /// The code of a guest's trap.
 const TRAPPED: &str = "plugin.trapped";
 /// Lines of stdout and of stderr that go to the step's log.
@@ -646,6 +657,8 @@ impl Setup {
             who: String::new(),
             report: None,
             seed: 0,
+            began_ms: None,
+            replaying: Default::default(),
         }
     }
 }

@@ -26,11 +26,21 @@ const SWEEP: Duration = Duration::from_secs(15);
 pub(crate) struct Alive {
     path: PathBuf,
     _lock: Option<File>,
+    held: bool,
+}
+
+impl Alive {
+    /// False where another process has the run's lock.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.held {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -56,10 +66,33 @@ pub(crate) async fn enter(
         .open(&path)
         .ok();
     if let Some(mut file) = lock.as_ref() {
-        let _ = file.lock();
-        let _ = writeln!(file, "{}", backends.scratch.path().display());
+        if file.try_lock().is_err() {
+            return Alive {
+                path,
+                _lock: None,
+                held: false,
+            };
+        }
+        let _ = file.set_len(0);
+        let scratch = backends.scratch.path().display();
+        let _ = writeln!(file, "{scratch}\n{}", std::process::id());
     }
-    Alive { path, _lock: lock }
+    Alive {
+        path,
+        _lock: lock,
+        held: true,
+    }
+}
+
+/// Whether a process is at work on a run, and which.
+pub(crate) fn living(state: &Path, run: windlass_model::RunId) -> Option<Option<u32>> {
+    let mut file = File::open(state.join(DIRECTORY).join(run.to_string())).ok()?;
+    if file.try_lock().is_ok() {
+        return None;
+    }
+    let mut text = String::new();
+    let _ = (&mut file).take(4096).read_to_string(&mut text);
+    Some(text.lines().nth(1).and_then(|line| line.parse().ok()))
 }
 
 struct Dead {

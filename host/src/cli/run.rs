@@ -222,6 +222,11 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     }
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
+    let begun = journal.begin(session.run, &session.inputs(&options)).await;
+    begun.map_err(|error| {
+        terminal.error(&error.to_string(), error.hint().as_deref());
+        Exit::Engine
+    })?;
     let mut input = session.input(&backends, reporters, cancel);
     input.journal = Some(journal.clone());
     input.reused = reused;
@@ -229,12 +234,17 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     if args.show.verbose {
         tell_round_trips(&session, &backends, terminal);
     }
+    finish(backends, alive, &journal).await;
+    Shown::write(&files, &summary, terminal);
+    Ok(result.exit)
+}
+
+/// After a run.
+pub(crate) async fn finish(backends: Backends, alive: alive::Alive, journal: &Journal) {
     backends.close().await;
     drop(alive);
     // Best effort: an old run too many is no reason to fail.
     let _ = journal.prune(KEEP_RUNS).await;
-    Shown::write(&files, &summary, terminal);
-    Ok(result.exit)
 }
 
 /// What a slow line costs: each is one wait for the far side.
@@ -314,7 +324,7 @@ async fn compare_plan(
     Err(Exit::NeedsPerson)
 }
 
-fn confirm(session: &Session, yes: bool, terminal: &Terminal) -> Result<(), Exit> {
+pub(crate) fn confirm(session: &Session, yes: bool, terminal: &Terminal) -> Result<(), Exit> {
     let Some(environment) = &session.graph.environment else {
         return Ok(());
     };
@@ -345,7 +355,11 @@ fn confirm(session: &Session, yes: bool, terminal: &Terminal) -> Result<(), Exit
 
 /// Outputs of steps that are left out, from the last good run of the same
 /// commit and tag.
-fn reused(session: &Session, journal: &Journal, terminal: &Terminal) -> Result<Outputs, Exit> {
+pub(crate) fn reused(
+    session: &Session,
+    journal: &Journal,
+    terminal: &Terminal,
+) -> Result<Outputs, Exit> {
     let graph = &session.graph;
     let mut outputs = Outputs::default();
     if graph.steps.iter().all(|step| step.selected) {

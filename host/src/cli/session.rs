@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_live::{Config, Live};
 use windlass_manifest::{Diagnostics, Graph, Outputs};
 use windlass_model::grant::Grant;
-use windlass_model::{RunId, Secrets};
+use windlass_model::{RunId, RunInputs, Secrets};
 use windlass_report::Reporters;
 use windlass_runtime::{Runtime, RuntimeOptions};
 
@@ -71,8 +71,11 @@ pub(crate) async fn examine(
     let project = Project::open(options.file.as_deref())
         .await
         .map_err(|error| terminal.project_error(&error))?;
-    let started = Timestamp::now();
-    let run = RunId(uuid::Uuid::now_v7());
+    let recorded = options.recorded.as_ref();
+    let started = recorded.map_or_else(Timestamp::now, |recorded| recorded.started);
+    let run = recorded
+        .and_then(|recorded| recorded.run)
+        .unwrap_or_else(|| RunId(uuid::Uuid::now_v7()));
     let (graph, mut problems) = project.graph(run, started, options);
     let runtime = runtime(terminal)?;
     let (plugins, more) = PluginSet::load(&runtime, &graph, &project.root, &project.lock).await;
@@ -219,6 +222,41 @@ impl Session {
             clock: crate::engine::system_clock(),
             who: self.project.who(),
             link: self.project.ci.link.clone(),
+            earlier: None,
+        }
+    }
+
+    /// What this run is asked for.
+    pub(crate) fn inputs(&self, options: &Options) -> RunInputs {
+        use sha2::Digest as _;
+        let graph = &self.graph;
+        let git = self.project.git.clone().unwrap_or_default();
+        let steps = graph.steps.iter().map(|step| &step.uses);
+        let used = steps.chain(graph.notify.iter().map(|notify| &notify.uses));
+        RunInputs {
+            windlass: env!("CARGO_PKG_VERSION").to_owned(),
+            manifest: hex::encode(sha2::Sha256::digest(
+                self.project.manifest.source.text.as_bytes(),
+            )),
+            plugins: used
+                .filter_map(|uses| {
+                    let digest = self.plugins.get(uses)?.plugin.digest.to_string();
+                    Some((uses.clone(), digest))
+                })
+                .collect(),
+            environment: graph
+                .environment
+                .as_ref()
+                .map(|environment| environment.name.clone()),
+            vars: options.vars.clone(),
+            env: self.project.env(),
+            tag: graph.tag.clone(),
+            started: self.started,
+            commit: git.commit,
+            branch: git.branch.unwrap_or_default(),
+            dirty: git.dirty,
+            only: options.only.clone(),
+            from: options.from.clone(),
         }
     }
 

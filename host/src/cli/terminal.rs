@@ -104,6 +104,17 @@ impl Terminal {
             && matches!(answer.trim(), "y" | "Y" | "yes")
     }
 
+    /// Asks for a word; nothing without a terminal, and without an answer.
+    pub(crate) fn choose(&self, question: &str) -> Option<String> {
+        if !self.in_is_terminal {
+            return None;
+        }
+        let _ = std::io::stderr().write_all(format!("{question} ").as_bytes());
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim().to_lowercase())
+    }
+
     pub(crate) fn asks(&self) -> bool {
         self.in_is_terminal
     }

@@ -35,6 +35,15 @@ enum Message {
     Finish(oneshot::Sender<Option<String>>),
 }
 
+/// What was said before this process went on with the run.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// Of the last event.
+    pub number: u64,
+    /// Without logs, and without its end.
+    pub history: Vec<Envelope>,
+}
+
 /// Takes events from everywhere. Cheap to clone, never blocks.
 #[derive(Clone)]
 pub struct Bus {
@@ -52,16 +61,21 @@ impl Bus {
     pub fn start(
         run: RunId,
         journal: Option<Journal>,
-        reporters: Reporters,
+        mut reporters: Reporters,
         redactor: Arc<Redactor>,
+        before: Option<Before>,
     ) -> Self {
+        let before = before.unwrap_or_default();
+        for envelope in &before.history {
+            reporters.event(envelope);
+        }
         let (queue, receiver) = mpsc::unbounded_channel();
         let bus = Self {
             queue,
             waiting: Arc::default(),
             dropped: Arc::default(),
             urgent: Arc::default(),
-            history: Arc::default(),
+            history: Arc::new(Mutex::new(before.history)),
             redactor,
         };
         tokio::spawn(
@@ -69,7 +83,7 @@ impl Bus {
                 run,
                 journal,
                 reporters,
-                number: 0,
+                number: before.number,
                 failed: None,
                 waiting: Arc::clone(&bus.waiting),
                 dropped: Arc::clone(&bus.dropped),
@@ -84,6 +98,11 @@ impl Bus {
     pub fn emit(&self, event: Event) {
         // Fails only after `finish`, when nobody listens any more.
         let _ = self.queue.send(Message::Event(Timestamp::now(), event));
+    }
+
+    /// An event whose time a guest takes for its own.
+    pub fn emit_at(&self, event: Event, at: Timestamp) {
+        let _ = self.queue.send(Message::Event(at, event));
     }
 
     /// Everything emitted so far is journalled and shown when it returns.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use windlass_journal::RecordedCall;
 use windlass_model::call::ReleasesOp;
 use windlass_model::{
     Call, CallContext, CallError, Capability, Class, ErrorKind, Reply, TargetName,
@@ -27,6 +28,8 @@ pub(super) struct Change {
     /// Whether switching to it was cut short, so that nothing was put back
     /// there: old and new containers may be mixed.
     pub(super) torn: bool,
+    /// The release that was put back afterwards.
+    pub(super) restored: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,12 +54,78 @@ impl Changes {
             .filter_map(|(place, change)| {
                 let release = match restored.get(place) {
                     Some(release) => release.clone(),
+                    None if change.restored.is_some() => change.restored.clone()?,
                     None if change.active => change.release.clone(),
                     None => change.previous.clone()?,
                 };
                 Some((place.0.clone(), release))
             })
             .collect()
+    }
+
+    /// What calls of an earlier process did, as the journal has them, in order.
+    pub(super) fn of(calls: &[RecordedCall]) -> Self {
+        let changes = Self::default();
+        for recorded in calls {
+            if let Some(Call::Releases(releases)) = recorded.call.here() {
+                let place = (releases.target.clone(), releases.dir.clone());
+                let answer = recorded.answer.as_ref();
+                let answer = answer.and_then(|answer| answer.result.here());
+                changes.note(place, &releases.op, answer);
+            }
+        }
+        changes
+    }
+
+    /// Notes a call, with its answer where there is one.
+    fn note(&self, place: Place, op: &ReleasesOp, answer: Option<&Result<Reply, CallError>>) {
+        let mut changes = self.lock();
+        match (op, answer) {
+            (ReleasesOp::Stage(_), Some(Ok(Reply::Staged(staged)))) => {
+                let mut change = Change {
+                    release: staged.id.clone(),
+                    previous: staged.previous.clone(),
+                    changed: staged.changed,
+                    ..Change::default()
+                };
+                // Another attempt of this run: what was there before the first
+                // one is what it goes back to.
+                if let Some(first) = changes.get(&place)
+                    && first.restored.is_none()
+                    && staged.previous.as_ref() == Some(&first.release)
+                {
+                    change.previous.clone_from(&first.previous);
+                    change.changed |= first.changed;
+                    change.active = first.active;
+                }
+                changes.insert(place, change);
+            }
+            (ReleasesOp::Activate { id, .. }, answer) => {
+                let Some(change) = changes
+                    .get_mut(&place)
+                    .filter(|change| change.release == *id)
+                else {
+                    return;
+                };
+                match answer {
+                    Some(Ok(_)) => {
+                        change.active = true;
+                        change.torn = false;
+                    }
+                    Some(Err(error)) => change.torn = cut_short(error),
+                    // The process ended meanwhile.
+                    None => change.torn = true,
+                }
+            }
+            (ReleasesOp::Restore { id }, Some(Ok(_))) => {
+                if let Some(change) = changes.get_mut(&place) {
+                    change.active = false;
+                    change.torn = false;
+                    change.restored = Some(id.clone());
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The layer that keeps the notes.
@@ -83,6 +152,14 @@ impl Watch {
     }
 }
 
+/// Whether an error leaves open if the call took place.
+pub(super) fn lost(error: &CallError) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Internal
+    ) || error.code == "ssh.lost"
+}
+
 /// A release that fails to come up puts the former one back by itself; one
 /// whose script was stopped, or whose connection went, could not.
 fn cut_short(error: &CallError) -> bool {
@@ -106,44 +183,11 @@ impl Capability for Watch {
         }
         let answer = self.next.call(context, call).await;
         if once {
-            let lost = answer.as_ref().is_err_and(|error| {
-                matches!(
-                    error.kind,
-                    ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Internal
-                ) || error.code == "ssh.lost"
-            });
+            let lost = answer.as_ref().is_err_and(lost);
             self.unresolved.store(lost, Ordering::Relaxed);
         }
         if let Some((place, op)) = noted {
-            match (&op, &answer) {
-                (ReleasesOp::Stage(_), Ok(Reply::Staged(staged))) => {
-                    self.changes.lock().insert(
-                        place,
-                        Change {
-                            release: staged.id.clone(),
-                            previous: staged.previous.clone(),
-                            changed: staged.changed,
-                            active: false,
-                            torn: false,
-                        },
-                    );
-                }
-                (ReleasesOp::Activate { id, .. }, Ok(_)) => {
-                    if let Some(change) = self.changes.lock().get_mut(&place)
-                        && change.release == *id
-                    {
-                        change.active = true;
-                    }
-                }
-                (ReleasesOp::Activate { id, .. }, Err(error)) if cut_short(error) => {
-                    if let Some(change) = self.changes.lock().get_mut(&place)
-                        && change.release == *id
-                    {
-                        change.torn = true;
-                    }
-                }
-                _ => {}
-            }
+            self.changes.note(place, &op, Some(&answer));
         }
         answer
     }

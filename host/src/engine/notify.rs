@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use windlass_layers::Guard;
 use windlass_manifest::graph::NotifyNode;
 use windlass_manifest::manifest::NotifyEvent;
-use windlass_model::event::{Envelope, Event, Outcome, RunFinished};
+use windlass_model::event::{Envelope, Event, Level, Outcome, RunFinished};
 use windlass_model::{CallError, Capability, StepKey};
 
 use super::policy::complete;
@@ -43,8 +43,23 @@ pub(super) async fn send(context: &Context, finished: &RunFinished) {
     let sent = wanted.into_iter().map(|notify| {
         let report = report.clone();
         async move {
+            match context.earlier.notified.get(notify.name.as_str()) {
+                Some(true) => return,
+                Some(false) => {
+                    context.notice(
+                        Level::Warning,
+                        format!(
+                            "{} was being notified when the run was cut short, and is not again",
+                            notify.name
+                        ),
+                        Some("look there whether it arrived".to_owned()),
+                    );
+                    return;
+                }
+                None => {}
+            }
             let clock = Instant::now();
-            let error = one(&context, &notify, report).await.err();
+            let error = one(context, &notify, report).await.err();
             context.bus.emit(Event::NotificationFinished {
                 name: notify.name.clone(),
                 error: error.map(|error| context.redactor.clean_error(error)),
@@ -72,10 +87,11 @@ async fn one(context: &Context, notify: &NotifyNode, report: String) -> Result<(
     )?;
     let guard: Arc<dyn Capability> = Arc::new(Guard::new(policy, Arc::clone(&context.stack)));
     let key = StepKey::new(format!("notify.{}", notify.name), None);
+    let attempt = context.earlier.attempt(&key);
     let mut setup = setup(
         context,
         &key,
-        1,
+        attempt,
         guard,
         resolved.value,
         Instant::now() + notify.timeout,

@@ -114,7 +114,8 @@ async fn ask(
     let Some(loaded) = context.plugins.get(&node.uses) else {
         return Ok(Vec::new());
     };
-    if !node.selected || !loaded.plugin.description.has_preflight {
+    let ended = context.earlier.ended.contains_key(step);
+    if !node.selected || ended || !loaded.plugin.description.has_preflight {
         return Ok(Vec::new());
     }
     let scope = context.graph.preview_scope(step, reused);

@@ -32,6 +32,24 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
         let mut blocked = Vec::new();
         let mut progressed = false;
         for waits in std::mem::take(&mut waiting) {
+            if let Some(done) = context.earlier.ended.get(&waits.step) {
+                progressed = true;
+                let told = context.resumes;
+                let done = done.clone();
+                let outputs = Arc::make_mut(&mut outputs);
+                let duration = (!told).then_some(0);
+                let step = &waits.step;
+                finish(
+                    context,
+                    step,
+                    done,
+                    duration,
+                    &mut ended,
+                    outputs,
+                    &mut failure,
+                );
+                continue;
+            }
             match next(context, &waits, &ended, reused, away) {
                 Next::Wait => blocked.push(waits),
                 Next::End(done) => {
@@ -40,7 +58,7 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
                         context,
                         &waits.step,
                         done,
-                        0,
+                        Some(0),
                         &mut ended,
                         Arc::make_mut(&mut outputs),
                         &mut failure,
@@ -84,7 +102,7 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
                 context,
                 &step,
                 done,
-                duration,
+                Some(duration),
                 &mut ended,
                 Arc::make_mut(&mut outputs),
                 &mut failure,
@@ -178,7 +196,8 @@ fn finish(
     context: &Context,
     step: &StepKey,
     mut done: Done,
-    duration_ms: u64,
+    // Absent for what was told before.
+    duration_ms: Option<u64>,
     ended: &mut BTreeMap<StepKey, StepState>,
     outputs: &mut Outputs,
     failure: &mut Option<Failure>,
@@ -198,6 +217,9 @@ fn finish(
         outputs.insert(step, done.outputs.clone());
     }
     ended.insert(step.clone(), done.state);
+    let Some(duration_ms) = duration_ms else {
+        return;
+    };
     context.bus.emit(Event::StepFinished {
         step: step.clone(),
         state: done.state,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use jiff::Timestamp;
 use serde_json::Value as Json;
 use tokio::time::Instant;
 use windlass_layers::Guard;
@@ -13,10 +14,11 @@ use windlass_model::{CallError, Capability, ErrorKind, StepKey};
 use windlass_runtime::Setup;
 
 use super::policy::complete;
+use super::resume::Going;
 use super::{Context, policy_for};
 
 /// How an instance ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Done {
     pub(super) state: StepState,
     pub(super) outputs: IndexMap<String, Json>,
@@ -73,6 +75,8 @@ pub(super) fn setup(
         who: context.who.clone(),
         report,
         seed: seed(context, step, attempt),
+        began_ms: None,
+        replaying: Arc::default(),
     }
 }
 
@@ -119,29 +123,52 @@ async fn attempt_all(
     )?;
     let deadline = Instant::now() + node.timeout;
     let mut delay = node.retry.delay;
-    let mut attempt = 1;
+    let first = context.earlier.attempt(step);
+    let mut record = match context.earlier.going.get(step) {
+        Some(Going::Replay(record)) => Some(record),
+        _ => None,
+    };
+    let mut attempt = first;
     loop {
-        context.bus.emit(Event::StepStarted {
+        let record = record.take();
+        let began_ms = context.clock.now_ms();
+        let began = Timestamp::from_millisecond(i64::try_from(began_ms).unwrap_or_default());
+        let started = Event::StepStarted {
             step: step.clone(),
             attempt,
-        });
-        let watch = context.changes.watch(Arc::clone(&context.stack));
+        };
+        context.bus.emit_at(started, began.unwrap_or_default());
+        let replay = record.and_then(|record| context.replay(record));
+        let stack = match &replay {
+            Some(replay) => Arc::clone(replay) as Arc<dyn Capability>,
+            None => Arc::clone(&context.stack),
+        };
+        let watch = context.changes.watch(stack);
         let guard = Arc::new(Guard::new(
             policy.clone(),
             Arc::clone(&watch) as Arc<dyn Capability>,
         ));
-        let finished = loaded
-            .plugin
-            .run(setup(
-                context,
-                step,
-                attempt,
-                guard,
-                resolved.value.clone(),
-                deadline,
-                None,
-            ))
-            .await;
+        let mut setup = setup(
+            context,
+            step,
+            attempt,
+            guard,
+            resolved.value.clone(),
+            deadline,
+            None,
+        );
+        setup.began_ms = Some(match record {
+            Some(record) => u64::try_from(record.began.as_millisecond()).unwrap_or_default(),
+            None => began_ms,
+        });
+        if let Some(replay) = &replay {
+            setup.replaying = replay.replaying();
+        }
+        let finished = loaded.plugin.run(setup).await;
+        // Whatever the guest made of it.
+        if let Some(error) = replay.as_ref().and_then(|replay| replay.stopped()) {
+            return Err(context.redactor.clean_error(error));
+        }
         let error = match finished.result {
             Ok(()) => {
                 let outputs = finished
@@ -170,7 +197,8 @@ async fn attempt_all(
                 .hint_if_none(error.message),
             _ => error,
         };
-        let stop = attempt >= node.retry.attempts
+        let stop = attempt - first + 1 >= node.retry.attempts
+            || error.code.starts_with(RESUME)
             || matches!(error.kind, ErrorKind::Denied | ErrorKind::Cancelled)
             || Instant::now() + delay >= deadline;
         if stop || watch.unresolved_once() {
@@ -192,6 +220,9 @@ async fn attempt_all(
         );
     }
 }
+
+/// What codes of a resume that needs a person begin with.
+pub(super) const RESUME: &str = "resume.";
 
 trait HintIfNone {
     fn hint_if_none(self, hint: String) -> Self;

@@ -125,6 +125,7 @@ impl World {
             cancel: CancellationToken::new(),
             log: self.seen.clone(),
             blobs: Arc::clone(&self.blobs),
+            answered: Default::default(),
         }
     }
 

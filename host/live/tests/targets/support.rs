@@ -83,6 +83,7 @@ impl World {
             cancel: CancellationToken::new(),
             log: self.log.clone(),
             blobs: Arc::clone(&self.blobs),
+            answered: Default::default(),
         }
     }
 

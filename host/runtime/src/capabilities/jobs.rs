@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wasmtime::component::Resource;
-use windlass_model::{CallError, LogStream, Reply};
+use windlass_model::{Answered, CallError, LogStream, Reply};
 
 use crate::bindings::windlass::plugin::{jobs, types};
 use crate::guest::{Guest, Trapped};
@@ -20,6 +20,7 @@ impl jobs::Host for Guest {
             let limit = limits::MAX_JOBS;
             return Err(self.reached(format!("its limit of {limit} jobs in one `select`")));
         }
+        self.sees_events()?;
         let end = tokio::time::Instant::now() + Duration::from_millis(timeout_ms.into());
         let cancel = self.setup.cancel.clone();
         loop {
@@ -30,7 +31,7 @@ impl jobs::Host for Guest {
             }
             for (index, handle) in handles.iter().enumerate() {
                 if self.table.get(handle)?.is_ready() {
-                    self.answered(None);
+                    self.answered(&Answered::default(), None);
                     return Ok(Ok(u32::try_from(index).ok()));
                 }
             }
@@ -38,7 +39,7 @@ impl jobs::Host for Guest {
                 return Ok(Err(CallError::cancelled().into()));
             }
             if tokio::time::Instant::now() >= end {
-                self.answered(None);
+                self.answered(&Answered::default(), None);
                 return Ok(Ok(None));
             }
             // A notification that falls between the look and the wait costs at
@@ -68,13 +69,14 @@ impl jobs::HostJob for Guest {
         handle: Resource<Job>,
         timeout_ms: u32,
     ) -> Trapped<Result<Option<jobs::Event>, types::Error>> {
+        self.sees_events()?;
         let cancel = self.setup.cancel.clone();
         let job = self.table.get_mut(&handle)?;
         let event = tokio::select! {
             event = job.next(Duration::from_millis(timeout_ms.into())) => event,
             () = cancel.cancelled() => return Ok(Err(CallError::cancelled().into())),
         };
-        self.answered(None);
+        self.answered(&Answered::default(), None);
         Ok(Ok(event.map(|event| match event {
             JobEvent::Log(stream, text) => jobs::Event::Log(jobs::LogLine {
                 stream: match stream {
@@ -89,8 +91,10 @@ impl jobs::HostJob for Guest {
     }
 
     async fn wait(&mut self, handle: Resource<Job>) -> Trapped<Result<jobs::Exit, types::Error>> {
-        let answer = self.table.get_mut(&handle)?.wait().await;
-        self.answered(answer.as_ref().err());
+        let job = self.table.get_mut(&handle)?;
+        let answer = job.wait().await;
+        let answered = job.answered.clone();
+        self.answered(&answered, answer.as_ref().err());
         let exit = match answer {
             Ok(Reply::Exit(exit)) => exit,
             Ok(Reply::Done) => windlass_model::reply::Exit::default(),

@@ -137,6 +137,8 @@ pub(crate) fn setup(config: Json, stack: Arc<dyn Capability>) -> (Setup, Arc<See
         who: String::new(),
         report: None,
         seed: 7,
+        began_ms: None,
+        replaying: Default::default(),
     };
     (setup, seen)
 }

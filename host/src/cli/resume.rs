@@ -1,0 +1,503 @@
+//! `windlass resume` and `windlass retry-failed`: going on with a run from what the
+//! journal has of it.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use windlass_journal::{Journal, JournalError, Reader, RunSummary};
+use windlass_model::call::{SshOp, TargetOp};
+use windlass_model::event::{Event, Outcome};
+use windlass_model::{Call, RunInputs, StepKey};
+
+use super::plan::saved::Difference;
+use super::run::{ShowArgs, Shown, confirm, finish, open_journal, reused};
+use super::session::{self, Session, state_dir};
+use super::terminal::Terminal;
+use super::{StateArgs, alive, signals};
+use crate::engine::resume::{Decision, Question};
+use crate::engine::{self, Earlier};
+use crate::exit::Exit;
+use crate::project::{Options, Project, Recorded};
+
+/// Runs that are looked through for the one to go on with.
+const LOOKED_THROUGH: usize = 500;
+
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+    /// What to do about a call of which nobody knows whether it took place
+    #[arg(long, value_name = "WHAT")]
+    on_ambiguous: Option<OnAmbiguous>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+}
+
+#[derive(Debug, Args)]
+struct WhichArgs {
+    /// A run's id or the last digits of it; the last one that did not end well when
+    /// absent
+    run: Option<String>,
+    /// The manifest; windlass.toml here or above when absent
+    #[arg(long, short = 'f', value_name = "PATH")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Goes on although manifest, plugins or inputs are not what they were
+    #[arg(long)]
+    allow_changed: bool,
+    /// Answers yes for an environment that asks
+    #[arg(long, short = 'y')]
+    yes: bool,
+    #[command(flatten)]
+    show: ShowArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnAmbiguous {
+    /// Makes the call again
+    Redo,
+    /// Counts it as done, with nothing in its answer
+    Skip,
+    /// Leaves the run as it is
+    Abort,
+}
+
+/// What a run is to go on from.
+struct Found {
+    summary: RunSummary,
+    inputs: RunInputs,
+    options: Options,
+}
+
+fn failed(error: &JournalError, terminal: &Terminal) -> Exit {
+    terminal.error(&error.to_string(), error.hint().as_deref());
+    match error {
+        JournalError::NoRuns
+        | JournalError::NoSuchRun { .. }
+        | JournalError::AmbiguousRun { .. } => Exit::Invalid,
+        _ => Exit::Engine,
+    }
+}
+
+impl WhichArgs {
+    /// The run, with what it was asked for.
+    async fn find(&self, resumes: bool, terminal: &Terminal) -> Result<Found, Exit> {
+        let project = Project::open(self.file.as_deref())
+            .await
+            .map_err(|error| terminal.project_error(&error))?;
+        let dir = state_dir(&project.root, &self.state);
+        let reader = Journal::open_existing(&dir).map_err(|error| failed(&error, terminal))?;
+        let Some(reader) = reader else {
+            terminal.error(
+                &format!("no run is recorded in {}", dir.display()),
+                Some(
+                    "--state names the directory of the journal. Without it nobody knows which \
+                     steps ended; `windlass releases` shows what is on the targets, and `windlass \
+                     run --tag TAG` deploys the same again",
+                ),
+            );
+            return Err(Exit::Invalid);
+        };
+        let wanted = match &self.run {
+            Some(wanted) => reader.find_run(wanted).map(Some),
+            None => last(&reader, &dir, resumes),
+        };
+        let Some(summary) = wanted.map_err(|error| failed(&error, terminal))? else {
+            terminal.error(
+                "no run since the last one that succeeded is left to go on with",
+                Some("`windlass runs` lists them; name one to go on with it all the same"),
+            );
+            return Err(Exit::Invalid);
+        };
+        let id = summary.run.short();
+        if let Some(pid) = alive::living(&dir, summary.run) {
+            let whose = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+            terminal.error(
+                &format!("run {id} is under way{whose}"),
+                Some("wait for it to end, or stop that process"),
+            );
+            return Err(Exit::LeaseHeld);
+        }
+        if summary.outcome == Some(Outcome::Succeeded) {
+            terminal.error(
+                &format!("run {id} succeeded: there is nothing to go on with"),
+                Some("`windlass run` begins another"),
+            );
+            return Err(Exit::Invalid);
+        }
+        if !resumes && summary.outcome.is_none() {
+            terminal.error(
+                &format!("run {id} did not end"),
+                Some(&format!("`windlass resume {id}` goes on with it")),
+            );
+            return Err(Exit::Invalid);
+        }
+        let inputs = reader.inputs(summary.run);
+        let Some(inputs) = inputs.map_err(|error| failed(&error, terminal))? else {
+            terminal.error(
+                &format!("the journal does not say what run {id} was asked for"),
+                Some(
+                    "it is not one of `windlass run`, or of an older Windlass; `windlass run` \
+                     begins another",
+                ),
+            );
+            return Err(Exit::Invalid);
+        };
+        let options = Options {
+            file: self.file.clone(),
+            environment: inputs.environment.clone(),
+            vars: inputs.vars.clone(),
+            tag: Some(inputs.tag.clone()),
+            only: inputs.only.clone(),
+            from: inputs.from.clone(),
+            recorded: Some(Recorded {
+                run: resumes.then_some(summary.run),
+                started: inputs.started,
+                branch: inputs.branch.clone(),
+                env: inputs.env.clone(),
+            }),
+        };
+        Ok(Found {
+            summary,
+            inputs,
+            options,
+        })
+    }
+
+    /// Refuses what is not as it was, or gives the places where it differs.
+    fn compare(
+        &self,
+        found: &Found,
+        session: &Session,
+        terminal: &Terminal,
+    ) -> Result<Vec<String>, Exit> {
+        let differences = differences(&found.inputs, &session.inputs(&found.options));
+        if differences.is_empty() || self.allow_changed {
+            return Ok(differences.into_iter().map(|found| found.place).collect());
+        }
+        let id = found.summary.run.short();
+        terminal.error(
+            &format!("what run {id} was begun with has changed since"),
+            Some(
+                "put it back, or begin another run; --allow-changed goes on with what is here now",
+            ),
+        );
+        for difference in differences {
+            terminal.say(&windlass_report::clean(&format!(
+                "  {}\n    then {}\n    now  {}",
+                difference.place, difference.then, difference.now
+            )));
+        }
+        Err(Exit::NeedsPerson)
+    }
+}
+
+/// The newest run since the last that succeeded: for `resume` one that did not end,
+/// else one that did not end well.
+fn last(reader: &Reader, dir: &Path, resumes: bool) -> Result<Option<RunSummary>, JournalError> {
+    let mut ended = None;
+    let mut living = None;
+    for run in reader.runs(LOOKED_THROUGH)? {
+        // Of `windlass rollback`, say.
+        if reader.inputs(run.run)?.is_none() {
+            continue;
+        }
+        match run.outcome {
+            Some(Outcome::Succeeded) => break,
+            None if alive::living(dir, run.run).is_some() => {
+                living.get_or_insert(run);
+            }
+            None if resumes => return Ok(Some(run)),
+            None => {}
+            Some(_) => {
+                ended.get_or_insert(run);
+            }
+        }
+    }
+    Ok(ended.or(living))
+}
+
+/// Secrets are not compared: nothing of them is recorded. Variables of the
+/// environment are, where they are set now.
+fn differences(then: &RunInputs, now: &RunInputs) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut compare = |place: String, then: &str, now: &str| {
+        if then != now {
+            let shown = |text: &str| {
+                if text.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    text.to_owned()
+                }
+            };
+            found.push(Difference {
+                place,
+                then: shown(then),
+                now: shown(now),
+            });
+        }
+    };
+    compare("the manifest".into(), &then.manifest, &now.manifest);
+    let uses: std::collections::BTreeSet<&String> =
+        then.plugins.keys().chain(now.plugins.keys()).collect();
+    for uses in uses {
+        let digest = |inputs: &RunInputs| inputs.plugins.get(uses).cloned().unwrap_or_default();
+        compare(format!("plugin {uses}"), &digest(then), &digest(now));
+    }
+    compare("the commit".into(), &then.commit, &now.commit);
+    let tree = |dirty| if dirty { "with changes" } else { "clean" };
+    compare("the working tree".into(), tree(then.dirty), tree(now.dirty));
+    for (name, value) in &now.env {
+        let before = then.env.get(name).map_or("", String::as_str);
+        compare(format!("variable {name}"), before, value);
+    }
+    found
+}
+
+pub(crate) async fn resume(args: ResumeArgs, terminal: &Terminal) -> Exit {
+    match go_on(args, terminal).await {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
+    let found = args.which.find(true, terminal).await?;
+    let session = session::open(terminal, &found.options).await?;
+    let changed = args.which.compare(&found, &session, terminal)?;
+    if !session.problems.is_empty() {
+        terminal.diagnostics(&session.problems);
+    }
+    confirm(&session, args.which.yes, terminal)?;
+    let journal = open_journal(&session, &args.which.state, terminal)?;
+    let backends = session.backends(terminal).await?;
+    // What the kill left goes first; from here on the run is ours.
+    let alive = alive::enter(&session, &args.which.state, &backends, terminal).await;
+    if !alive.is_held() {
+        terminal.error(
+            &format!("another process goes on with run {}", session.run.short()),
+            Some("wait for it to end"),
+        );
+        return Err(Exit::LeaseHeld);
+    }
+    let read = |error: JournalError| failed(&error, terminal);
+    let (events, number) = journal.happenings(session.run).map_err(read)?;
+    let calls = journal.calls(session.run).map_err(read)?;
+    let now = session.inputs(&found.options);
+    let same_plugin = |step: &StepKey| {
+        let uses = session
+            .graph
+            .step(step.name.as_str())
+            .map(|node| &node.uses);
+        uses.is_some_and(|uses| found.inputs.plugins.get(uses) == now.plugins.get(uses))
+    };
+    let (mut earlier, questions) =
+        Earlier::of_run(&session.graph, events, number, calls, &same_plugin);
+    earlier.changed = changed;
+    decide(
+        &mut earlier,
+        &questions,
+        args.on_ambiguous,
+        terminal,
+        &session,
+    )?;
+    let reused = reused(&session, &journal, terminal)?;
+    let reopened = journal.reopen(session.run, earlier.reopened()).await;
+    reopened.map_err(read)?;
+
+    let cancel = CancellationToken::new();
+    signals::watch(*terminal, cancel.clone());
+    let shown = Shown::new(&args.which.show, terminal, &session.project.ci);
+    let (reporters, summary, files) = shown.parts();
+    let mut input = session.input(&backends, reporters, cancel);
+    input.journal = Some(journal.clone());
+    input.reused = reused;
+    input.earlier = Some(earlier);
+    let result = engine::run(input).await;
+    finish(backends, alive, &journal).await;
+    Shown::write(&files, &summary, terminal);
+    Ok(result.exit)
+}
+
+/// Asks what only a person can say.
+fn decide(
+    earlier: &mut Earlier,
+    questions: &[Question],
+    told: Option<OnAmbiguous>,
+    terminal: &Terminal,
+    session: &Session,
+) -> Result<(), Exit> {
+    let mut open = false;
+    for question in questions {
+        let said = match told {
+            Some(said) => said,
+            None => {
+                terminal.say(&windlass_report::clean(&describe(question)));
+                if !terminal.asks() {
+                    open = true;
+                    continue;
+                }
+                ask(terminal)
+            }
+        };
+        match said {
+            OnAmbiguous::Redo => earlier.decide(question, Decision::Redo),
+            OnAmbiguous::Skip => earlier.decide(question, Decision::Skip),
+            OnAmbiguous::Abort => {
+                terminal.say("nothing was done");
+                return Err(Exit::NeedsPerson);
+            }
+        }
+    }
+    if !open {
+        return Ok(());
+    }
+    let id = session.run.short();
+    terminal.error(
+        &format!("run {id} cannot go on by itself: nobody knows what took place"),
+        Some(&format!(
+            "look there, then `windlass resume {id} --on-ambiguous redo` does it again, and \
+             `--on-ambiguous skip` counts it as done"
+        )),
+    );
+    Err(Exit::NeedsPerson)
+}
+
+fn ask(terminal: &Terminal) -> OnAmbiguous {
+    match terminal.choose("Redo it, skip it (count it as done), or abort? [redo/skip/abort]") {
+        Some(answer) if answer == "redo" => OnAmbiguous::Redo,
+        Some(answer) if answer == "skip" => OnAmbiguous::Skip,
+        _ => OnAmbiguous::Abort,
+    }
+}
+
+fn describe(question: &Question) -> String {
+    let call = &question.call;
+    let what = call.call.here().map_or_else(|| call.name.clone(), text);
+    let begun = call.asked.strftime("%Y-%m-%d %H:%M:%S UTC");
+    match &question.whole {
+        None => format!(
+            "step {} was cut short in {what}\n  begun {begun}, no answer recorded: it may have \
+             taken place, wholly or in part, and may be going on still",
+            question.step
+        ),
+        Some(why) => format!(
+            "step {} would do {what} again\n  begun {begun}; the step cannot go on from the \
+             middle: {why}",
+            question.step
+        ),
+    }
+}
+
+/// A call in a line, secrets by name.
+fn text(call: &Call) -> String {
+    let name = call.name();
+    let words = match call {
+        Call::Ssh(ssh) => match &ssh.op {
+            SshOp::Exec { argv, .. } => argv.iter().map(ToString::to_string).collect(),
+            SshOp::Upload { path, .. } | SshOp::Download { path } => vec![path.clone()],
+        },
+        Call::Http(http) => vec![http.url.to_string()],
+        Call::Target(target) => match &target.op {
+            TargetOp::Apply { ops } => vec![format!("({} operations)", ops.len())],
+            TargetOp::Inspect => Vec::new(),
+        },
+        _ => Vec::new(),
+    };
+    let on = call
+        .target()
+        .map_or_else(String::new, |target| format!(" on {target}"));
+    let mut line = words.join(" ");
+    if line.len() > 200 {
+        line.truncate(line.floor_char_boundary(200));
+        line.push_str(" […]");
+    }
+    if line.is_empty() {
+        format!("{name}{on}")
+    } else {
+        format!("{name} `{line}`{on}")
+    }
+}
+
+pub(crate) async fn retry_failed(args: RetryArgs, terminal: &Terminal) -> Exit {
+    match again(args.which, terminal).await {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
+    let found = args.find(false, terminal).await?;
+    let session = session::open(terminal, &found.options).await?;
+    let changed = args.compare(&found, &session, terminal)?;
+    if !session.problems.is_empty() {
+        terminal.diagnostics(&session.problems);
+    }
+    confirm(&session, args.yes, terminal)?;
+    let journal = open_journal(&session, &args.state, terminal)?;
+    let read = |error: JournalError| failed(&error, terminal);
+    let (events, _) = journal.happenings(found.summary.run).map_err(read)?;
+    let calls = journal.calls(found.summary.run).map_err(read)?;
+    let mut earlier = Earlier::of_failed(&session.graph, &events, &calls);
+    earlier.changed = changed;
+    let id = found.summary.run.short();
+    if earlier.is_whole(&session.graph) && !failed_after_steps(&events) {
+        terminal.say(&format!(
+            "every step of run {id} succeeded: nothing to retry"
+        ));
+        return Ok(Exit::Succeeded);
+    }
+    let backends = session.backends(terminal).await?;
+    let alive = alive::enter(&session, &args.state, &backends, terminal).await;
+    let reused = reused(&session, &journal, terminal)?;
+    let cancel = CancellationToken::new();
+    signals::watch(*terminal, cancel.clone());
+    let shown = Shown::new(&args.show, terminal, &session.project.ci);
+    let (reporters, summary, files) = shown.parts();
+    let inputs = session.inputs(&found.options);
+    journal.begin(session.run, &inputs).await.map_err(read)?;
+    let mut input = session.input(&backends, reporters, cancel);
+    input.journal = Some(journal.clone());
+    input.reused = reused;
+    input.earlier = Some(earlier);
+    let result = engine::run(input).await;
+    finish(backends, alive, &journal).await;
+    Shown::write(&files, &summary, terminal);
+    Ok(result.exit)
+}
+
+/// Whether the run failed, or was cancelled, though all its steps did not: it may
+/// have lost its lease, say.
+fn failed_after_steps(events: &[windlass_model::event::Envelope]) -> bool {
+    events.iter().rev().any(|envelope| {
+        matches!(&envelope.event, Event::RunFinished(finished) if finished.failed_step.is_none())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_not_set_now_is_taken_from_the_record() {
+        let mut then = RunInputs {
+            manifest: "a".into(),
+            ..RunInputs::default()
+        };
+        then.env.insert("DEPLOY_HOST".into(), "one".into());
+        let mut now = then.clone();
+        now.env.clear();
+        assert_eq!(differences(&then, &now), []);
+        now.env.insert("DEPLOY_HOST".into(), "two".into());
+        now.manifest = "b".into();
+        let places: Vec<String> = differences(&then, &now)
+            .into_iter()
+            .map(|difference| difference.place)
+            .collect();
+        assert_eq!(places, ["the manifest", "variable DEPLOY_HOST"]);
+    }
+}

@@ -1,0 +1,580 @@
+//! Going on with a run: what of it is done, what was cut short, and how that goes
+//! on. Made of what the journal has; no effect, no clock.
+//!
+//! What ended well is not run again. What was cut short goes on from the middle,
+//! with the recorded answers, where they are all there; else from its start, where
+//! nothing is done twice by that; else somebody has to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use windlass_journal::{RecordedCall, Reopened};
+use windlass_manifest::Graph;
+use windlass_model::call::{DockerOp, ReleasesOp, SshOp, TargetOp};
+use windlass_model::event::{Envelope, Event, StepState};
+use windlass_model::reply::{Exit, Outcome, Response};
+use windlass_model::{Call, CallError, Class, ErrorKind, Reply, StepKey};
+
+use super::bus::Before;
+use super::satisfied;
+use super::step::Done;
+
+/// What a run has to know of what was before.
+#[derive(Clone, Debug, Default)]
+pub struct Earlier {
+    /// Of the same run: its events go on being counted. `None`: of another run,
+    /// whose good steps count as this one's.
+    pub(super) same: Option<Before>,
+    /// In the order in which they were made.
+    pub(super) calls: Vec<RecordedCall>,
+    pub(super) ended: BTreeMap<StepKey, Done>,
+    pub(super) going: BTreeMap<StepKey, Going>,
+    /// The highest attempt of each step so far.
+    pub(super) attempts: BTreeMap<StepKey, u32>,
+    /// Notifications that went out, or may have, since the run was begun or
+    /// resumed last; whether that is known.
+    pub(super) notified: BTreeMap<String, bool>,
+    /// What differs from what the run was begun with, and was accepted.
+    pub changed: Vec<String>,
+}
+
+/// How an instance that was cut short goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Going {
+    /// From its start, as a further attempt.
+    Anew,
+    /// In the middle, in the same attempt.
+    Replay(Box<Record>),
+}
+
+/// What is there to be replayed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Record {
+    /// By their number within the attempt.
+    pub(super) calls: BTreeMap<u64, RecordedCall>,
+    /// What the guest was told as the time of its start.
+    pub(super) began: Timestamp,
+    /// Calls to make anew, with all after them.
+    forget: Option<u64>,
+    /// Answers that a person gave in place of the record.
+    pub(super) taken: BTreeMap<u64, Reply>,
+}
+
+/// What only a person can say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Question {
+    pub step: StepKey,
+    /// The call that may have taken place; of a step as a whole, one of those
+    /// that did, or may have.
+    pub call: RecordedCall,
+    /// Why the step cannot go on from the middle; `None`: it can, once it is known
+    /// what became of the call.
+    pub whole: Option<String>,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The call, or the step, once more.
+    Redo,
+    /// It counts as done.
+    Skip,
+}
+
+impl Earlier {
+    /// Of the same run, which `resume` goes on with.
+    ///
+    /// `same_plugin` says whether a step's plugin has the bytes that it had then.
+    pub fn of_run(
+        graph: &Graph,
+        events: Vec<Envelope>,
+        number: u64,
+        calls: Vec<RecordedCall>,
+        same_plugin: &dyn Fn(&StepKey) -> bool,
+    ) -> (Self, Vec<Question>) {
+        let read = Reading::of(&events);
+        let mut earlier = Self::kept(graph, &read, &calls);
+        let mut questions = Vec::new();
+        for step in graph.instances() {
+            let Some(attempt) = earlier.attempts.get(&step).copied() else {
+                continue;
+            };
+            if earlier.ended.contains_key(&step) {
+                continue;
+            }
+            let of_attempt: Vec<&RecordedCall> = calls
+                .iter()
+                .filter(|call| call.id.step == step && call.id.attempt == attempt)
+                .collect();
+            let cut = match read.last.get(&step) {
+                // Its own end, or what came of it was taken back.
+                Some(StepState::Cancelled) => Cut::by_cancel(&of_attempt),
+                Some(_) => {
+                    let lost = of_attempt.iter().find(|call| unresolved(call));
+                    let question = lost.map(|call| Question {
+                        step: step.clone(),
+                        call: (*call).clone(),
+                        whole: Some("it failed, and would run again from its start".to_owned()),
+                    });
+                    questions.extend(question);
+                    earlier.going.insert(step, Going::Anew);
+                    continue;
+                }
+                None => Cut::default(),
+            };
+            let began = read.began.get(&(step.clone(), attempt)).copied();
+            let (going, asked) = course(&step, &of_attempt, cut, began, same_plugin(&step));
+            questions.extend(asked);
+            earlier.going.insert(step, going);
+        }
+        for call in &calls {
+            let name = call.id.step.name.as_str().strip_prefix("notify.");
+            if let Some(name) = name
+                && read.ended.is_none_or(|ended| call.asked > ended)
+                && call.class == Class::Once
+            {
+                let known = call.answer.is_some();
+                let entry = earlier.notified.entry(name.to_owned()).or_insert(known);
+                *entry = *entry && known;
+            }
+        }
+        for name in read.notified {
+            earlier.notified.insert(name, true);
+        }
+        let history = events
+            .into_iter()
+            .filter(|envelope| !matches!(envelope.event, Event::RunFinished(_)))
+            .collect();
+        earlier.same = Some(Before { number, history });
+        earlier.calls = calls;
+        (earlier, questions)
+    }
+
+    /// Of another run, whose failed, skipped and cancelled steps are run again.
+    pub fn of_failed(graph: &Graph, events: &[Envelope], calls: &[RecordedCall]) -> Self {
+        let read = Reading::of(events);
+        let mut earlier = Self::kept(graph, &read, calls);
+        earlier.attempts.clear();
+        // What was let pass failed, too.
+        earlier
+            .ended
+            .retain(|_, done| done.state != StepState::Tolerated);
+        close(graph, &mut earlier.ended);
+        for done in earlier.ended.values_mut() {
+            done.state = StepState::Reused;
+            done.reason = Some("done in the run that is retried".to_owned());
+            done.error = None;
+        }
+        earlier
+    }
+
+    fn kept(graph: &Graph, read: &Reading, calls: &[RecordedCall]) -> Self {
+        let mut earlier = Self {
+            ended: read.steps.clone(),
+            attempts: read.attempts.clone(),
+            ..Self::default()
+        };
+        for call in calls.iter().filter(|call| call.id.attempt > 0) {
+            let attempt = earlier.attempts.entry(call.id.step.clone()).or_default();
+            *attempt = (*attempt).max(call.id.attempt);
+        }
+        for step in put_back(read, calls) {
+            earlier.ended.remove(&step);
+        }
+        close(graph, &mut earlier.ended);
+        earlier
+    }
+
+    /// Whether nothing is left to do but what follows the steps.
+    pub fn is_whole(&self, graph: &Graph) -> bool {
+        let instances = graph.instances();
+        instances.iter().all(|step| self.ended.contains_key(step))
+    }
+
+    /// Steps that are not run again.
+    pub fn ended(&self) -> Vec<StepKey> {
+        self.ended.keys().cloned().collect()
+    }
+
+    /// What a person said.
+    pub fn decide(&mut self, question: &Question, decision: Decision) {
+        match (&question.whole, decision) {
+            (Some(_), Decision::Redo) => {
+                self.going.insert(question.step.clone(), Going::Anew);
+            }
+            (Some(_), Decision::Skip) => {
+                self.going.remove(&question.step);
+                let done = Done {
+                    state: StepState::Reused,
+                    outputs: Default::default(),
+                    error: None,
+                    reason: Some("taken as done, as somebody said".to_owned()),
+                };
+                self.ended.insert(question.step.clone(), done);
+            }
+            (None, Decision::Redo) => {}
+            (None, Decision::Skip) => {
+                if let Some(reply) = question.call.call.here().and_then(assumed) {
+                    self.answer(question, reply);
+                }
+            }
+        }
+    }
+
+    /// What a call answered after all, as its probe found out.
+    pub fn answer(&mut self, question: &Question, reply: Reply) {
+        if let Some(Going::Replay(record)) = self.going.get_mut(&question.step) {
+            record.taken.insert(question.call.id.seq, reply);
+        }
+    }
+
+    /// What the journal has to forget.
+    pub fn reopened(&self) -> Vec<Reopened> {
+        let mut goes = Vec::new();
+        for (step, going) in &self.going {
+            if let Going::Replay(record) = going
+                && let Some(from) = record.forget
+            {
+                goes.push(Reopened {
+                    step: step.clone(),
+                    attempt: self.attempts.get(step).copied().unwrap_or(1),
+                    from,
+                });
+            }
+        }
+        goes
+    }
+
+    /// The attempt that an instance begins with now.
+    pub(super) fn attempt(&self, step: &StepKey) -> u32 {
+        let so_far = self.attempts.get(step).copied().unwrap_or(0);
+        match self.going.get(step) {
+            Some(Going::Replay(_)) => so_far,
+            _ => so_far + 1,
+        }
+    }
+
+    /// The number of the engine's own last call.
+    pub(super) fn engine_calls(&self) -> u64 {
+        let engine = StepKey::engine();
+        let own = self.calls.iter().filter(|call| call.id.step == engine);
+        own.map(|call| call.id.seq).max().unwrap_or(0)
+    }
+}
+
+/// What the events say.
+#[derive(Default)]
+struct Reading {
+    /// Instances that ended, and whose end still counts.
+    steps: BTreeMap<StepKey, Done>,
+    /// How they ended last, whether that counts or not.
+    last: BTreeMap<StepKey, StepState>,
+    attempts: BTreeMap<StepKey, u32>,
+    began: BTreeMap<(StepKey, u32), Timestamp>,
+    /// When the run ended last.
+    ended: Option<Timestamp>,
+    notified: BTreeSet<String>,
+}
+
+impl Reading {
+    fn of(events: &[Envelope]) -> Self {
+        let mut read = Self::default();
+        for envelope in events {
+            match &envelope.event {
+                Event::StepStarted { step, attempt } => {
+                    read.steps.remove(step);
+                    read.last.remove(step);
+                    let known = read.attempts.entry(step.clone()).or_default();
+                    *known = (*known).max(*attempt);
+                    // Of an attempt that was resumed, its first start.
+                    let began = (step.clone(), *attempt);
+                    read.began.entry(began).or_insert(envelope.at);
+                }
+                Event::StepRetried { step, .. } => {
+                    read.last.insert(step.clone(), StepState::Failed);
+                }
+                Event::StepFinished {
+                    step,
+                    state,
+                    outputs,
+                    error,
+                    reason,
+                    ..
+                } => {
+                    read.last.insert(step.clone(), *state);
+                    let done = Done {
+                        state: *state,
+                        outputs: outputs.clone(),
+                        error: error.clone(),
+                        reason: reason.clone(),
+                    };
+                    read.steps.insert(step.clone(), done);
+                }
+                Event::NotificationFinished { name, .. } => {
+                    read.notified.insert(name.to_string());
+                }
+                Event::RunFinished(_) => {
+                    // It is for the run that goes on to do better.
+                    read.steps.retain(|_, done| satisfied(done.state));
+                    read.ended = Some(envelope.at);
+                    read.notified.clear();
+                }
+                _ => {}
+            }
+        }
+        // A run that was killed while it was cancelled.
+        read.steps
+            .retain(|_, done| done.state != StepState::Cancelled);
+        read
+    }
+}
+
+/// Steps that put a release where a former one was put back, in a run that then
+/// ended. In one that did not, putting back goes on.
+fn put_back(read: &Reading, calls: &[RecordedCall]) -> BTreeSet<StepKey> {
+    let mut users: BTreeMap<_, BTreeSet<StepKey>> = BTreeMap::new();
+    let mut undone = BTreeSet::new();
+    for recorded in calls {
+        let Some(Call::Releases(call)) = recorded.call.here() else {
+            continue;
+        };
+        let place = (call.target.clone(), call.dir.clone());
+        let before_the_end = read.ended.is_some_and(|ended| recorded.asked <= ended);
+        match &call.op {
+            ReleasesOp::Stage(_) | ReleasesOp::Activate { .. } => {
+                undone.remove(&recorded.id.step);
+                users
+                    .entry(place)
+                    .or_default()
+                    .insert(recorded.id.step.clone());
+            }
+            ReleasesOp::Restore { .. } if before_the_end => {
+                undone.extend(users.get(&place).into_iter().flatten().cloned());
+            }
+            _ => {}
+        }
+    }
+    undone
+}
+
+/// Takes out what follows a step that is run again.
+fn close(graph: &Graph, ended: &mut BTreeMap<StepKey, Done>) {
+    for node in &graph.steps {
+        if !node.selected {
+            continue;
+        }
+        for step in node.instances() {
+            let again = |need: &StepKey| {
+                let selected = graph
+                    .step(need.name.as_str())
+                    .is_some_and(|node| node.selected);
+                selected && !ended.contains_key(need)
+            };
+            if graph.dependencies(&step).iter().any(again) {
+                ended.remove(&step);
+            }
+        }
+    }
+}
+
+/// Whether nobody knows if a call that must not happen twice did happen.
+fn unresolved(call: &RecordedCall) -> bool {
+    call.class == Class::Once
+        && match call.answer.as_ref().map(|answer| answer.result.here()) {
+            None => true,
+            Some(Some(Err(error))) => super::changes::lost(error),
+            Some(_) => false,
+        }
+}
+
+/// What a cancel left of an attempt's record.
+#[derive(Default)]
+struct Cut {
+    /// The first call that the cancel answered.
+    from: Option<u64>,
+    /// A call after it that cannot be taken out.
+    late: Option<String>,
+}
+
+impl Cut {
+    fn by_cancel(calls: &[&RecordedCall]) -> Self {
+        let cancelled = |call: &&&RecordedCall| {
+            let answer = call.answer.as_ref().and_then(|answer| answer.result.here());
+            matches!(
+                answer,
+                Some(Err(CallError {
+                    kind: ErrorKind::Cancelled,
+                    ..
+                }))
+            )
+        };
+        let from = calls.iter().filter(cancelled).map(|call| call.id.seq).min();
+        let late = calls.iter().find(|call| {
+            let after = from.is_some_and(|from| call.id.seq > from);
+            after && call.class.is_effect() && call.name != "docker.remove-container"
+        });
+        Self {
+            from,
+            late: late.map(|call| call.name.clone()),
+        }
+    }
+}
+
+/// How an attempt that was cut short goes on, and what has to be asked before.
+fn course(
+    step: &StepKey,
+    calls: &[&RecordedCall],
+    cut: Cut,
+    began: Option<Timestamp>,
+    same_plugin: bool,
+) -> (Going, Vec<Question>) {
+    if !calls.iter().any(|call| call.class.is_effect()) {
+        return (Going::Anew, Vec::new());
+    }
+    let question = |call: &RecordedCall, whole: Option<String>| Question {
+        step: step.clone(),
+        call: call.clone(),
+        whole,
+    };
+    let kept: BTreeMap<u64, RecordedCall> = calls
+        .iter()
+        .filter(|call| cut.from.is_none_or(|from| call.id.seq <= from))
+        .map(|call| (call.id.seq, (*call).clone()))
+        .map(|(seq, mut call)| {
+            if Some(seq) == cut.from {
+                call.answer = None;
+            }
+            (seq, call)
+        })
+        .collect();
+    let refused = match (began, cut.late) {
+        (None, _) => Some("its start is not in the journal".to_owned()),
+        (_, Some(late)) => Some(format!("it made {late} while it was cancelled")),
+        _ if !same_plugin => Some("its plugin is not the one that it was".to_owned()),
+        _ => kept.values().find_map(|call| unreplayable(call, &kept)),
+    };
+    match (refused, began) {
+        (None, Some(began)) => {
+            let asked = kept
+                .values()
+                .filter(|call| call.class == Class::Once && call.answer.is_none())
+                .map(|call| question(call, None))
+                .collect();
+            let record = Record {
+                calls: kept,
+                began,
+                forget: cut.from,
+                taken: BTreeMap::new(),
+            };
+            (Going::Replay(Box::new(record)), asked)
+        }
+        (refused, _) => {
+            // The whole attempt counts here, what a cancel left of it, too.
+            let lasting = calls
+                .iter()
+                .find(|call| call.class == Class::Once && !scoped(call, calls.iter().copied()));
+            let asked = lasting.map(|call| question(call, refused)).into_iter();
+            (Going::Anew, asked.collect())
+        }
+    }
+}
+
+/// Why an attempt cannot be replayed because of this call.
+fn unreplayable(call: &RecordedCall, all: &BTreeMap<u64, RecordedCall>) -> Option<String> {
+    let name = &call.name;
+    if call.call.here().is_none() {
+        return Some(format!("its call {name} is too large for the journal"));
+    }
+    let answer = call.answer.as_ref().map(|answer| answer.result.here());
+    if answer == Some(None) {
+        return Some(format!("the answer to {name} is too large for the journal"));
+    }
+    if is_run(call) && !ended_by_itself(call, all.values()) {
+        return Some("its container went with the process".to_owned());
+    }
+    None
+}
+
+fn is_run(call: &RecordedCall) -> bool {
+    matches!(
+        call.call.here(),
+        Some(Call::Docker(call)) if matches!(call.op, DockerOp::Run(_))
+    )
+}
+
+/// The container that a call started.
+fn container(call: &RecordedCall) -> Option<&str> {
+    match call.answer.as_ref()?.result.here()? {
+        Ok(Reply::Id(id)) if is_run(call) => Some(id),
+        _ => None,
+    }
+}
+
+/// Whether the end of the container that a call started is in the record.
+fn ended_by_itself<'a>(
+    run: &RecordedCall,
+    mut calls: impl Iterator<Item = &'a RecordedCall>,
+) -> bool {
+    if matches!(
+        run.answer.as_ref().map(|answer| answer.result.here()),
+        Some(Some(Err(_)))
+    ) {
+        return true;
+    }
+    let Some(container) = container(run) else {
+        return false;
+    };
+    calls.any(|call| {
+        let Some(Call::Docker(docker)) = call.call.here() else {
+            return false;
+        };
+        let about = match &docker.op {
+            DockerOp::WaitContainer { id } | DockerOp::RemoveContainer { id, .. } => id,
+            _ => return false,
+        };
+        let answered = call.answer.as_ref().and_then(|answer| answer.result.here());
+        about == container && matches!(answered, Some(Ok(_)))
+    })
+}
+
+/// Whether a container was there for its plugin only, which looked at it: then it
+/// is gone, and may be started again. One whose end the plugin waited for does work
+/// of its own.
+fn scoped<'a>(run: &RecordedCall, mut calls: impl Iterator<Item = &'a RecordedCall>) -> bool {
+    if !is_run(run) {
+        return false;
+    }
+    let started = container(run);
+    !calls.any(|call| match call.call.here() {
+        Some(Call::Docker(docker)) => match &docker.op {
+            DockerOp::WaitContainer { id } => started == Some(id),
+            _ => false,
+        },
+        _ => false,
+    })
+}
+
+/// What a call answers that is taken as done: success, and nothing more.
+fn assumed(call: &Call) -> Option<Reply> {
+    match call {
+        Call::Ssh(ssh) if matches!(ssh.op, SshOp::Exec { .. }) => {
+            Some(Reply::Exit(Exit::default()))
+        }
+        Call::Target(target) => match &target.op {
+            TargetOp::Apply { ops } => {
+                let done = Outcome {
+                    ok: true,
+                    changed: true,
+                    ..Outcome::default()
+                };
+                Some(Reply::Outcomes(vec![done; ops.len()]))
+            }
+            TargetOp::Inspect => None,
+        },
+        Call::Http(_) => Some(Reply::Response(Response {
+            status: 200,
+            ..Response::default()
+        })),
+        _ => None,
+    }
+}
