@@ -7,12 +7,16 @@
 )]
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use windlass_tests::deploys::Commands;
+use windlass_tests::deploys::{Commands, wait_until};
 use windlass_tests::killed::Killer;
-use windlass_tests::windlass::{Outcome, Windlass};
+use windlass_tests::windlass::{Outcome, Running, Windlass};
 use windlass_tests::{Rig, require};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Commands that each write a line into `log`: they must not run twice.
 const THREE: &str = r#"[step.one]
@@ -185,4 +189,256 @@ fn the_observer_pipeline_killed_here_and_there() {
 fn migrations(rig: &Rig, tag: &str) -> usize {
     let log = fs::read_to_string(rig.far("migrated")).unwrap_or_default();
     log.lines().filter(|line| *line == tag).count()
+}
+
+/// One step that is done, one that waits for the file `go`, one after it.
+fn held(run: &str) -> Commands {
+    let steps = format!(
+        "[step.one]\nuses = \"ssh-run\"\non = \"{{{{ environment.targets }}}}\"\n\
+         with = {{ dir = \"{{{{ environment.dir }}}}\", argv = [\"sh\", \"-c\", \"echo one >> log\"] }}\n\
+         {}\n\
+         [step.three]\nuses = \"ssh-run\"\nneeds = [\"hold\"]\non = \"{{{{ environment.targets }}}}\"\n\
+         with = {{ dir = \"{{{{ environment.dir }}}}\", argv = [\"sh\", \"-c\", \"echo three >> log\"] }}",
+        Commands::gate().replacen("[step.hold]\n", "[step.hold]\nneeds = [\"one\"]\n", 1)
+    );
+    Commands::start(run, &steps).unwrap()
+}
+
+/// Until the second step is under way.
+fn begun(project: &Commands) -> Running {
+    let mut run = project.run(&["--json"]).spawn().unwrap();
+    let begun = wait_until(LIMIT, || {
+        !run.is_running() || project.log().contains("start")
+    });
+    assert!(begun && run.is_running(), "{}", run.stderr());
+    run
+}
+
+#[test]
+fn a_run_that_lives_is_left_alone() {
+    require!(Sshd, Git, Windlass);
+    let project = held("");
+    let run = begun(&project);
+    let refused = resume(&project, &[]).run().unwrap();
+    assert_eq!(refused.code, Some(4), "{refused}");
+    let whose = format!("is under way (pid {})", run.pid());
+    assert!(refused.says(&whose), "{refused}");
+    project.open_gate().unwrap();
+    let outcome = run.wait().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    let nothing = resume(&project, &[]).run().unwrap();
+    assert_eq!(nothing.code, Some(2), "{nothing}");
+    assert!(
+        nothing.says("no run since the last one that succeeded"),
+        "{nothing}"
+    );
+}
+
+#[test]
+fn a_cancelled_run_goes_on_and_asks_about_what_was_cut() {
+    require!(Sshd, Git, Windlass);
+    let project = held("");
+    let run = begun(&project);
+    run.signal("INT");
+    let cancelled = run.wait().unwrap();
+    assert_eq!(cancelled.code, Some(130), "{cancelled}");
+    let asks = resume(&project, &[]).run().unwrap();
+    assert_eq!(asks.code, Some(6), "{asks}");
+    assert!(
+        asks.says("step hold@prod_1 was cut short in ssh.exec"),
+        "{asks}"
+    );
+    assert!(asks.says("--on-ambiguous redo"), "{asks}");
+    assert_eq!(count(&project.log(), "three"), 0, "{asks}");
+    let abort = resume(&project, &["--on-ambiguous", "abort"])
+        .run()
+        .unwrap();
+    assert_eq!(abort.code, Some(6), "{abort}");
+    project.open_gate().unwrap();
+    let outcome = resume(&project, &["--json", "--on-ambiguous", "redo"])
+        .run()
+        .unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    let log = project.log();
+    let counts = ["one", "start", "end", "three"].map(|step| count(&log, step));
+    assert_eq!(counts, [1, 2, 1, 1], "{log}");
+    // It is the same run, and its events are counted on.
+    assert_eq!(outcome.finished()["outcome"], "succeeded", "{outcome}");
+    let ids = |outcome: &Outcome| outcome.events_of("run-started")[0]["run"].clone();
+    assert_eq!(ids(&outcome), ids(&cancelled));
+    let shown = project
+        .workspace
+        .windlass(["show", "--json"])
+        .run()
+        .unwrap();
+    let numbers: Vec<u64> = shown
+        .events()
+        .iter()
+        .map(|event| event["number"].as_u64().unwrap())
+        .collect();
+    let expected: Vec<u64> = (1..=u64::try_from(numbers.len()).unwrap()).collect();
+    assert_eq!(numbers, expected, "{shown}");
+    assert_eq!(shown.events_of("run-resumed").len(), 1, "{shown}");
+    assert_eq!(shown.events_of("run-finished").len(), 2, "{shown}");
+    assert!(!project.is_leased());
+}
+
+#[test]
+fn what_changed_since_is_refused_with_the_difference() {
+    require!(Sshd, Git, Windlass);
+    let project = held("");
+    let run = begun(&project);
+    run.signal("KILL");
+    run.wait().unwrap();
+    project
+        .workspace
+        .edit("windlass.toml", |text| {
+            text.replace("echo three", "echo  three")
+        })
+        .unwrap();
+    project.workspace.commit("Change a step").unwrap();
+    let refused = resume(&project, &["--on-ambiguous", "skip"]).run().unwrap();
+    assert_eq!(refused.code, Some(6), "{refused}");
+    for place in ["the manifest", "the commit"] {
+        assert!(refused.says(&format!("  {place}\n    then ")), "{refused}");
+    }
+    let words = ["--on-ambiguous", "skip", "--allow-changed"];
+    let outcome = resume(&project, &words).run().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert!(
+        outcome.says("changed since: the manifest, the commit"),
+        "{outcome}"
+    );
+    assert_eq!(count(&project.log(), "three"), 1, "{outcome}");
+    assert_eq!(count(&project.log(), "one"), 1, "{outcome}");
+}
+
+/// A part of a transaction at the journal's end is no record.
+#[test]
+fn the_journal_may_end_in_the_middle_of_a_record() {
+    require!(Sshd, Git, Windlass);
+    let killer = Killer::build().unwrap();
+    let project = Commands::start("", THREE).unwrap();
+    for commit in [6, 9, 11, 14] {
+        let state = format!(".windlass/{commit}");
+        let _ = fs::remove_file(project.dir().join("log"));
+        let run = project
+            .run(&["--state", &state])
+            .envs(killer.within(commit));
+        let killed = run.run().unwrap();
+        assert_eq!(killed.signal(), Some(9), "{killed}");
+        let outcome = go_on(&project, &["--state", &state]);
+        assert_eq!(outcome.code, Some(0), "commit {commit}: {outcome}");
+        let log = project.log();
+        let counts = ["one", "two", "three"].map(|step| count(&log, step));
+        assert_eq!(counts, [1, 1, 1], "commit {commit}: {log}");
+    }
+}
+
+/// A small file system, which goes with it.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: PathBuf) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let words = ["-t", "tmpfs", "-o", "size=2m", "tmpfs"];
+        let mounted = Command::new("mount").args(words).arg(&path).status();
+        assert!(mounted.unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_effects_and_the_run_goes_on_when_there_is_room() {
+    require!(Sshd, Git, Windlass, Namespaces);
+    let project = held("");
+    let disk = Disk::mount(project.workspace.path().join(".windlass"));
+    let run = begun(&project);
+    let filler = disk.0.join("filler");
+    // As much as there is.
+    let _ = fs::write(&filler, vec![0; 4 << 20]);
+    project.open_gate().unwrap();
+    let full = run.wait().unwrap();
+    assert_ne!(full.code, Some(0), "{full}");
+    assert!(full.says("journal"), "{full}");
+    let log = project.log();
+    assert_eq!((count(&log, "end"), count(&log, "three")), (1, 0), "{full}");
+    fs::remove_file(filler).unwrap();
+    let outcome = resume(&project, &["--on-ambiguous", "skip"]).run().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    let log = project.log();
+    let counts = ["one", "start", "end", "three"].map(|step| count(&log, step));
+    assert_eq!(counts, [1, 1, 1, 1], "{log}{outcome}");
+    assert!(!project.is_leased(), "{outcome}");
+}
+
+#[test]
+fn only_what_failed_is_retried() {
+    require!(Sshd, Git, Windlass);
+    let steps = THREE.replace("echo two $SAID", "test -e go && echo two $SAID");
+    let project = Commands::start("", &steps).unwrap();
+    let failed = project.run(&["--json"]).run().unwrap();
+    assert_eq!(failed.code, Some(1), "{failed}");
+    project.open_gate().unwrap();
+    let words = ["retry-failed", "--json"];
+    let outcome = project.workspace.windlass(words).run().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert_eq!(project.log(), "one\ntwo seven\nthree\n", "{outcome}");
+    assert_eq!(
+        outcome.step("one", "prod_1")["state"],
+        "reused",
+        "{outcome}"
+    );
+    let id = |outcome: &Outcome| outcome.events_of("run-started")[0]["run"].clone();
+    assert_ne!(id(&outcome), id(&failed), "it is a run of its own");
+    let tag = |outcome: &Outcome| outcome.events_of("run-started")[0]["tag"].clone();
+    assert_eq!(tag(&outcome), tag(&failed));
+    let nothing = project.workspace.windlass(["retry-failed"]).run().unwrap();
+    assert_eq!(nothing.code, Some(2), "{nothing}");
+}
+
+/// What the failed run put up was taken down again, so that it counts as not done.
+#[test]
+fn what_was_rolled_back_is_deployed_again() {
+    require!(Docker, Registry, Sshd, Compose, Observer, Git, Windlass);
+    let mut rig = Rig::start().unwrap();
+    rig.quick().unwrap();
+    rig.change("windlass.toml", |text| {
+        text.replacen(
+            "[vars]\n",
+            "[vars]\nunhealthy = { env = \"UNHEALTHY\", default = \"\" }\n",
+            1,
+        )
+        .replacen(
+            "env = { OBSERVER_PORT",
+            "env = { UNHEALTHY = \"{{ vars.unhealthy }}\", OBSERVER_PORT",
+            1,
+        )
+    })
+    .unwrap();
+    rig.container_env("OBSERVER_UNHEALTHY", "${UNHEALTHY}")
+        .unwrap();
+    let good = rig.deploy("v1").unwrap();
+    assert_eq!(good.code, Some(0), "{good}");
+    rig.workspace.set_env("UNHEALTHY", "1");
+    let failed = rig.deploy("v2").unwrap();
+    assert_eq!(failed.code, Some(1), "{failed}");
+    assert_eq!(rig.version(), "v1", "{failed}");
+    rig.workspace.set_env("UNHEALTHY", "0");
+    let refused = rig.windlass(["resume"]).run().unwrap();
+    assert_eq!(refused.code, Some(6), "{refused}");
+    assert!(refused.says("variable UNHEALTHY"), "{refused}");
+    let words = ["resume", "--json", "--allow-changed"];
+    let outcome = rig.windlass(words).run().unwrap();
+    // The variable is the recorded one only where it is not set now.
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert_eq!(rig.version(), "v2", "{outcome}");
+    assert_eq!(rig.state(&rig.current().unwrap()), "good", "{outcome}");
+    assert!(!rig.is_leased(), "{outcome}");
 }

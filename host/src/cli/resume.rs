@@ -299,13 +299,11 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let (mut earlier, questions) =
         Earlier::of_run(&session.graph, events, number, calls, &same_plugin);
     earlier.changed = changed;
-    decide(
-        &mut earlier,
-        &questions,
-        args.on_ambiguous,
-        terminal,
-        &session,
-    )?;
+    let told = args.on_ambiguous;
+    if let Err(exit) = decide(&mut earlier, &questions, told, terminal, &session) {
+        backends.close().await;
+        return Err(exit);
+    }
     let reused = reused(&session, &journal, terminal)?;
     let reopened = journal.reopen(session.run, earlier.reopened()).await;
     reopened.map_err(read)?;
