@@ -6,18 +6,22 @@
 //! guests of every language run unmodified. `docs/testing.md` is the guide.
 
 mod answer;
+mod asserts;
 mod bench;
 mod case;
+mod expectation;
 mod format;
 mod mess;
+mod reader;
 mod report;
 mod runner;
 mod verdict;
 
 pub use bench::{Actual, Line, Pipeline, PipelineRun, Tested, run};
-pub use case::{Assert, Case, CaseError, Inputs, Subject, is_case, parse, read};
+pub use case::{Assert, Case, CaseError, Inputs, Subject};
 pub use format::{Ending, FaultKind, Phase, RawFault};
 pub use mess::Mess;
+pub use reader::{is_case, parse, read};
 pub use report::{Format, Report, Summary, case_json};
 pub use runner::{Done, Failing, Options, Verdict, discover, run_all};
 pub use verdict::{Problem, judge, judge_fault};

@@ -7,8 +7,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::bench::{self, Actual, Tested};
-use crate::case::{Case, CaseError, Subject, is_case};
+use crate::case::{Case, CaseError, Subject};
 use crate::format::{FaultKind, RawFault};
+use crate::reader::is_case;
 use crate::verdict::{Problem, judge, judge_fault};
 
 /// Directories below this are not looked into: links may go round in circles.
