@@ -101,14 +101,19 @@ pub(crate) fn reply(call: &str, given: &Json) -> Result<Answer, String> {
                 })
                 .transpose()?,
         ),
-        "git.inspect" => Reply::Git(Box::new(fill(
-            GitFacts {
-                commit: "9f1c2ab04d5e6f708192a3b4c5d6e7f801234567".into(),
-                branch: Some("main".into()),
-                ..GitFacts::default()
-            },
-            given,
-        )?)),
+        "git.inspect" => {
+            let mut facts = fill(
+                GitFacts {
+                    commit: "9f1c2ab04d5e6f708192a3b4c5d6e7f801234567".into(),
+                    branch: Some("main".into()),
+                    ..GitFacts::default()
+                },
+                given,
+            )?;
+            // A commit that no branch is on.
+            facts.branch = facts.branch.filter(|branch| !branch.is_empty());
+            Reply::Git(Box::new(facts))
+        }
         "git.tag-state" => Reply::Tag(fill(TagCommits::default(), given)?),
         _ if call.starts_with("http.") => Reply::Response(response(given)?),
         _ => return Err(format!("{call} answers nothing that could be given")),

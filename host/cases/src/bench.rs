@@ -68,6 +68,8 @@ pub struct Actual {
     pub transcript: Vec<Asked>,
     pub unexpected: Vec<Unexpected>,
     pub unused: Vec<scripted::Unused>,
+    /// How often each expectation was used.
+    pub used: Vec<u32>,
     pub slept: Duration,
     /// States of a pipeline's steps.
     pub steps: Map<String, Json>,
@@ -503,6 +505,7 @@ impl Actual {
             transcript: Vec::new(),
             unexpected: Vec::new(),
             unused: Vec::new(),
+            used: Vec::new(),
             slept: Duration::ZERO,
             steps: Map::new(),
             notifications: BTreeMap::new(),
@@ -511,11 +514,23 @@ impl Actual {
         }
     }
 
+    /// Names of the secrets that reached a guest.
+    pub fn revealed(&self) -> impl Iterator<Item = &str> {
+        let told = |asked: &&Asked| {
+            asked.name == "secret.reveal" && matches!(asked.answer, Some(Ok(Reply::Text(_))))
+        };
+        self.transcript
+            .iter()
+            .filter(told)
+            .filter_map(|asked| asked.with["name"].as_str())
+    }
+
     fn from_script(scripted: &Scripted) -> Self {
         Self {
             transcript: scripted.transcript(),
             unexpected: scripted.unexpected(),
             unused: scripted.unused(),
+            used: scripted.used(),
             slept: scripted.slept(),
             refused: None,
             ..Self::refused(String::new())

@@ -16,6 +16,7 @@ pub(crate) struct RawCase {
     pub(crate) pipeline: Option<String>,
     pub(crate) phase: Option<Phase>,
     pub(crate) order: Option<RawOrder>,
+    pub(crate) arguments: Option<RawArguments>,
     pub(crate) timeout: Option<Spanned<String>>,
     pub(crate) seed: Option<u64>,
     pub(crate) grants: Option<Spanned<Vec<String>>>,
@@ -46,6 +47,16 @@ pub(crate) enum RawOrder {
     Strict,
     Steps,
     Any,
+}
+
+/// Which arguments of a call `with` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RawArguments {
+    /// Those that matter.
+    Named,
+    /// Every one that is not empty.
+    All,
 }
 
 /// What the run knows. For a pipeline `target`, `attempt` and `targets` come
@@ -275,6 +286,7 @@ impl RawCase {
             pipeline: self.pipeline.or_else(|| file.pipeline.clone()),
             phase: self.phase.or(file.phase),
             order: self.order.or(file.order),
+            arguments: self.arguments.or(file.arguments),
             timeout: self.timeout.or_else(|| file.timeout.clone()),
             seed: self.seed.or(file.seed),
             grants: self.grants.or_else(|| file.grants.clone()),

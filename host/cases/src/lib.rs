@@ -13,15 +13,18 @@ mod expectation;
 mod format;
 mod mess;
 mod reader;
+mod record;
 mod report;
 mod runner;
 mod verdict;
+mod write;
 
 pub use bench::{Actual, Line, Pipeline, PipelineRun, Tested, run};
 pub use case::{Assert, Case, CaseError, Inputs, Subject};
 pub use format::{Ending, FaultKind, Phase, RawFault};
 pub use mess::Mess;
 pub use reader::{is_case, parse, read};
+pub use record::{Past, RecordError, Recorded, Recording, Wanted, instances, record};
 pub use report::{Format, Report, Summary, case_json};
 pub use runner::{Done, Failing, Options, Verdict, discover, run_all};
 pub use verdict::{Problem, judge, judge_fault};

@@ -11,7 +11,7 @@ use windlass_manifest::parse_duration;
 use windlass_model::grant::Grant;
 
 use crate::case::{Assert, Case, CaseError, Inputs, Subject};
-use crate::format::{RawCase, RawFile, RawInputs, RawOrder};
+use crate::format::{RawArguments, RawCase, RawFile, RawInputs, RawOrder};
 use crate::{asserts, expectation};
 
 /// A case file is written by people; a larger one is a mistake.
@@ -190,11 +190,15 @@ impl Reader<'_> {
             None => None,
         };
         let config = config(raw.config.unwrap_or_default(), &secrets).map_err(fail)?;
+        let arguments = raw.arguments.unwrap_or(RawArguments::Named);
         let mut expect = Vec::new();
         for raw in raw.expect.unwrap_or_default() {
             let line = self.line(raw.span().start);
-            let one = expectation::read(raw.into_inner(), line)
+            let mut one = expectation::read(raw.into_inner(), line)
                 .map_err(|message| self.fail(line, &message))?;
+            if arguments == RawArguments::All {
+                one.with = one.with.closed();
+            }
             expect.push(one);
         }
         let assert = match raw.assert {

@@ -4,7 +4,8 @@ use serde_json::{Value as Json, json};
 use windlass_layers::Redactor;
 use windlass_layers::scripted::{Asked, Expectation, Matcher, Mismatch};
 use windlass_model::grant::Pattern;
-use windlass_model::{CallError, Reply, Secrets};
+use windlass_model::{CallError, Secrets};
+use windlass_runtime::Finding;
 
 use crate::bench::{Actual, Line};
 use crate::case::{Case, Subject};
@@ -177,7 +178,7 @@ fn pretty(value: &Json) -> String {
 }
 
 /// An error as JSON, with the step that it came from.
-fn error_json(error: &CallError, step: Option<&String>) -> Json {
+pub(crate) fn error_json(error: &CallError, step: Option<&String>) -> Json {
     let mut json = serde_json::to_value(error).unwrap_or_default();
     if let (Some(step), Some(table)) = (step, json.as_object_mut()) {
         table.insert("step".to_owned(), step.as_str().into());
@@ -300,12 +301,10 @@ fn logs(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
     }
 }
 
-fn transcript(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
-    let Some(expected) = &case.assert.transcript else {
-        return;
-    };
+/// Names of the calls that were made; in a pipeline with their steps.
+pub(crate) fn transcript_names(case: &Case, actual: &Actual) -> Vec<String> {
     let pipeline = matches!(case.subject, Subject::Pipeline(_));
-    let got: Vec<String> = actual
+    actual
         .transcript
         .iter()
         .map(|asked| {
@@ -315,7 +314,14 @@ fn transcript(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
                 asked.name.clone()
             }
         })
-        .collect();
+        .collect()
+}
+
+fn transcript(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
+    let Some(expected) = &case.assert.transcript else {
+        return;
+    };
+    let got = transcript_names(case, actual);
     let same = expected.len() == got.len()
         && expected
             .iter()
@@ -359,12 +365,9 @@ fn denied(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
     }
 }
 
-fn findings(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
-    let Some(expected) = &case.assert.findings else {
-        return;
-    };
-    let got: Json = actual
-        .findings
+/// What preflight said, as cases assert it.
+pub(crate) fn findings_json(findings: &[Finding]) -> Json {
+    findings
         .iter()
         .map(|finding| {
             let mut table = json!({
@@ -376,7 +379,14 @@ fn findings(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
             }
             table
         })
-        .collect();
+        .collect()
+}
+
+fn findings(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
+    let Some(expected) = &case.assert.findings else {
+        return;
+    };
+    let got = findings_json(&actual.findings);
     for mismatch in Matcher::List(expected.clone()).mismatches(Some(&got)) {
         problems.push(Problem::of("preflight found something else", mismatch));
     }
@@ -481,12 +491,8 @@ fn secrets(case: &Case, actual: &Actual, problems: &mut Vec<Problem>) {
             &asked.with.to_string(),
         );
     }
-    for asked in &actual.transcript {
-        if asked.name == "secret.reveal"
-            && matches!(asked.answer, Some(Ok(Reply::Text(_))))
-            && let Some(name) = asked.with["name"].as_str()
-            && !case.assert.reveals.contains(name)
-        {
+    for name in actual.revealed() {
+        if !case.assert.reveals.contains(name) {
             problems.push(Problem::pair(
                 "a secret reached the guest",
                 format!("`reveals` has {name}, or it stays a handle"),

@@ -22,7 +22,7 @@ use windlass_model::{
     Blob, Call, CallContext, CallError, CallId, Capability, ErrorKind, LogStream, Reply,
 };
 
-pub use matcher::{Matcher, Mismatch};
+pub use matcher::{Matcher, Mismatch, is_empty};
 pub use usual::usual_reply;
 pub use view::view;
 
@@ -67,6 +67,8 @@ pub struct Expectation {
     pub at_most: u32,
     /// Where it is written, for people.
     pub place: String,
+    /// Its number in the script, counted from 0.
+    pub index: usize,
 }
 
 impl Expectation {
@@ -81,6 +83,7 @@ impl Expectation {
             at_least: 1,
             at_most: 1,
             place: String::new(),
+            index: 0,
         }
     }
 }
@@ -187,7 +190,10 @@ impl Scripted {
         Self::with(order, expected, Extras::default())
     }
 
-    pub fn with(order: Order, expected: Vec<Expectation>, extras: Extras) -> Self {
+    pub fn with(order: Order, mut expected: Vec<Expectation>, extras: Extras) -> Self {
+        for (index, expectation) in expected.iter_mut().enumerate() {
+            expectation.index = index;
+        }
         let state = State {
             used: vec![0; expected.len()],
             ..State::default()
@@ -218,6 +224,11 @@ impl Scripted {
     /// Calls that the script does not have.
     pub fn unexpected(&self) -> Vec<Unexpected> {
         self.state().unexpected.clone()
+    }
+
+    /// How often each expectation was used.
+    pub fn used(&self) -> Vec<u32> {
+        self.state().used.clone()
     }
 
     /// Expectations that were used too seldom.

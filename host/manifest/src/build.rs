@@ -98,6 +98,7 @@ impl Builder<'_> {
         let run = &self.manifest.run;
         Graph {
             manifest: Arc::clone(self.manifest),
+            inputs: self.inputs.clone(),
             pipeline: self.manifest.name.value.clone(),
             environment,
             tag: tag.unwrap_or_default(),

@@ -185,6 +185,8 @@ pub struct NotifyNode {
 #[derive(Clone, Debug)]
 pub struct Graph {
     pub manifest: Arc<Manifest>,
+    /// What it was made with.
+    pub inputs: Inputs,
     pub pipeline: String,
     pub environment: Option<Environment>,
     pub tag: String,

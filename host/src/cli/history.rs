@@ -52,14 +52,18 @@ pub(crate) struct LogsArgs {
     state: StateArgs,
 }
 
-/// The journal of the project here, without asking for a sound manifest.
-fn reader(state: &StateArgs, terminal: &Terminal) -> Result<Reader, Exit> {
+/// The directory of the project here, without asking for a sound manifest.
+pub(super) fn root() -> PathBuf {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-    let root = here
-        .ancestors()
+    here.ancestors()
         .find(|dir| dir.join(crate::project::MANIFEST).is_file() || dir.join(".windlass").is_dir())
-        .unwrap_or(&here);
-    let dir = state_dir(root, state);
+        .unwrap_or(&here)
+        .to_owned()
+}
+
+/// Its journal.
+pub(super) fn reader(state: &StateArgs, terminal: &Terminal) -> Result<Reader, Exit> {
+    let dir = state_dir(&root(), state);
     match Journal::open_existing(&dir) {
         Ok(Some(reader)) => Ok(reader),
         Ok(None) => {
@@ -73,7 +77,7 @@ fn reader(state: &StateArgs, terminal: &Terminal) -> Result<Reader, Exit> {
     }
 }
 
-fn failed(error: &JournalError, terminal: &Terminal) -> Exit {
+pub(super) fn failed(error: &JournalError, terminal: &Terminal) -> Exit {
     terminal.error(&error.to_string(), error.hint().as_deref());
     match error {
         JournalError::NoRuns

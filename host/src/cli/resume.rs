@@ -149,6 +149,17 @@ impl WhichArgs {
             );
             return Err(Exit::Invalid);
         };
+        let given = inputs.vars.iter().chain(&inputs.env);
+        if let Some((name, _)) = given.into_iter().find(|(_, value)| is_masked(value)) {
+            terminal.error(
+                &format!("variable {name} of run {id} held a secret, which no journal keeps"),
+                Some(
+                    "`windlass run` begins another; name the secret in the manifest with \
+                     `{ secret = \"NAME\" }` instead",
+                ),
+            );
+            return Err(Exit::Invalid);
+        }
         let options = Options {
             file: self.file.clone(),
             environment: inputs.environment.clone(),
@@ -221,6 +232,11 @@ fn last(reader: &Reader, dir: &Path, resumes: bool) -> Result<Option<RunSummary>
         }
     }
     Ok(ended.or(living))
+}
+
+/// Whether a value is not what it was: the journal has the name of a secret instead.
+fn is_masked(value: &str) -> bool {
+    value.contains("[secret:")
 }
 
 /// Secrets are not compared: nothing of them is recorded. Variables of the
@@ -456,7 +472,7 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     signals::watch(*terminal, cancel.clone());
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let inputs = session.inputs(&found.options);
+    let inputs = session.kept_inputs(&found.options, &backends);
     journal.begin(session.run, &inputs).await.map_err(read)?;
     let mut input = session.input(&backends, reporters, cancel);
     input.journal = Some(journal.clone());

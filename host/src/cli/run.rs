@@ -222,7 +222,9 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     }
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let begun = journal.begin(session.run, &session.inputs(&options)).await;
+    let begun = journal
+        .begin(session.run, &session.kept_inputs(&options, &backends))
+        .await;
     begun.map_err(|error| {
         terminal.error(&error.to_string(), error.hint().as_deref());
         Exit::Engine

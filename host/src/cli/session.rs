@@ -7,6 +7,7 @@ use std::sync::Arc;
 use etcetera::BaseStrategy as _;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use windlass_layers::Redactor;
 use windlass_live::{Config, Live};
 use windlass_manifest::{Diagnostics, Graph, Outputs};
 use windlass_model::grant::Grant;
@@ -258,6 +259,16 @@ impl Session {
             only: options.only.clone(),
             from: options.from.clone(),
         }
+    }
+
+    /// The same without what secrets say: somebody may have put one into a variable.
+    pub(crate) fn kept_inputs(&self, options: &Options, backends: &Backends) -> RunInputs {
+        let redactor = Redactor::new(&backends.secrets);
+        let mut inputs = self.inputs(options);
+        for value in inputs.vars.values_mut().chain(inputs.env.values_mut()) {
+            *value = redactor.clean(value).into_owned();
+        }
+        inputs
     }
 
     /// The command line's word on how long to wait for a lease.

@@ -1,5 +1,7 @@
 //! `windlass test`
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -12,8 +14,8 @@ use windlass_cases::{
 };
 use windlass_runtime::Runtime;
 
-use super::session;
 use super::terminal::Terminal;
+use super::{StateArgs, session};
 use crate::exit::Exit;
 use crate::testing;
 
@@ -48,6 +50,15 @@ pub(crate) struct TestArgs {
     /// Shows only cases that fail, and the last line
     #[arg(long, short)]
     quiet: bool,
+    /// Makes a case of a past run, or of one of its steps, and runs no others
+    #[arg(long, value_name = "RUN[/STEP[@TARGET]]",
+          conflicts_with_all = ["filter", "list", "faults", "json", "junit"])]
+    record: Option<String>,
+    /// The file that the recorded case is written to; stdout when absent
+    #[arg(long, value_name = "FILE", requires = "record")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 fn fault(text: &str) -> Result<Vec<FaultKind>, String> {
@@ -68,6 +79,9 @@ pub(crate) async fn test(args: TestArgs, terminal: &Terminal) -> Exit {
 }
 
 async fn start(args: TestArgs, terminal: &Terminal) -> Result<Exit, Exit> {
+    if let Some(wanted) = &args.record {
+        return record::record(wanted, args.out.as_deref(), &args.state, terminal).await;
+    }
     let cases = collect(&args, terminal)?;
     if args.list {
         for case in &cases {

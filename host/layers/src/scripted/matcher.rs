@@ -30,6 +30,8 @@ pub enum Matcher {
     Secret(String),
     Absent,
     Table(BTreeMap<String, Matcher>),
+    /// As [`Self::Table`], but whatever else the table has is empty.
+    Only(BTreeMap<String, Matcher>),
     List(Vec<Matcher>),
 }
 
@@ -107,6 +109,39 @@ impl Matcher {
         }))
     }
 
+    /// Whether `value`, read as a matcher, would be one of the special tables.
+    pub fn is_special(value: &Json) -> bool {
+        let Json::Object(table) = value else {
+            return false;
+        };
+        let mut keys = table.keys();
+        matches!(
+            (keys.next().map(String::as_str), keys.next()),
+            (
+                Some(
+                    "exact" | "glob" | "regex" | "contains" | "json" | "secret" | "absent" | "any"
+                ),
+                None
+            )
+        )
+    }
+
+    /// The same, with tables that have no more than they say. What is known by its
+    /// digest stays as it is: the rest only shows what is in it.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        let all = |table: BTreeMap<String, Self>| {
+            let closed = |(key, matcher): (String, Self)| (key, matcher.closed());
+            table.into_iter().map(closed).collect()
+        };
+        match self {
+            Self::Table(table) if !table.contains_key("sha256") => Self::Only(all(table)),
+            Self::List(list) => Self::List(list.into_iter().map(Self::closed).collect()),
+            Self::Json(matcher) => Self::Json(Box::new(matcher.closed())),
+            other => other,
+        }
+    }
+
     /// Everything in `got` that is not as expected; empty when it matches.
     pub fn mismatches(&self, got: Option<&Json>) -> Vec<Mismatch> {
         let mut found = Vec::new();
@@ -125,6 +160,20 @@ impl Matcher {
                 for (key, matcher) in table {
                     matcher.compare(&join(path, key), object.get(key), found);
                 }
+                return;
+            }
+            (Self::Only(table), Some(Json::Object(object))) => {
+                for (key, matcher) in table {
+                    matcher.compare(&join(path, key), object.get(key), found);
+                }
+                let more = object
+                    .iter()
+                    .filter(|(key, value)| !table.contains_key(key.as_str()) && !is_empty(value));
+                found.extend(more.map(|(key, value)| Mismatch {
+                    path: join(path, key),
+                    expected: "nothing".to_owned(),
+                    got: show(value),
+                }));
                 return;
             }
             (Self::List(list), Some(Json::Array(array)))
@@ -166,7 +215,7 @@ impl Matcher {
             },
             (Self::Secret(name), Some(got)) => serde_json::from_value::<Text>(got.clone())
                 .is_ok_and(|text| text.secrets().any(|secret| secret == name)),
-            (Self::Absent | Self::Table(_), Some(_)) => false,
+            (Self::Absent | Self::Table(_) | Self::Only(_), Some(_)) => false,
         };
         if !fits {
             found.push(Mismatch {
@@ -183,6 +232,18 @@ impl Matcher {
             Self::Secret(name) => Some(serde_json::json!({ "secret": name })),
             _ => None,
         }
+    }
+}
+
+/// What an argument is that was not given.
+pub fn is_empty(value: &Json) -> bool {
+    match value {
+        Json::Null | Json::Bool(false) => true,
+        Json::Bool(true) => false,
+        Json::Number(number) => number.as_f64() == Some(0.0),
+        Json::String(text) => text.is_empty(),
+        Json::Array(list) => list.is_empty(),
+        Json::Object(table) => table.is_empty(),
     }
 }
 
@@ -246,7 +307,7 @@ impl fmt::Display for Matcher {
             Self::Json(matcher) => write!(f, "JSON text: {matcher}"),
             Self::Secret(name) => write!(f, "text with secret:{name} in it"),
             Self::Absent => f.write_str("nothing"),
-            Self::Table(table) => {
+            Self::Table(table) | Self::Only(table) => {
                 f.write_str("{")?;
                 for (index, (key, matcher)) in table.iter().enumerate() {
                     let comma = if index == 0 { "" } else { ", " };
@@ -328,6 +389,24 @@ mod tests {
         assert_eq!(paths, ["a.b", "c.0"]);
         assert_eq!(found[0].expected, "1");
         assert_eq!(found[0].got, "2");
+    }
+
+    #[test]
+    fn closed_tables_have_no_more() {
+        let closed = |matcher: Json| Matcher::parse(&matcher).expect("a matcher").closed();
+        let got = json!({"a": {"b": 1, "no": false}, "c": [], "blob": {"sha256": "x", "size": 3}});
+        let blob = json!({"sha256": "x"});
+        for (matcher, fits) in [
+            (json!({"a": {"b": 1}, "blob": blob}), true),
+            (json!({"a": {"any": true}, "blob": blob}), true),
+            (json!({"a": {}, "blob": blob}), false),
+            (json!({"a": {"b": 1}}), false),
+            (json!({"a": {"b": 1}, "blob": {"sha256": "y"}}), false),
+        ] {
+            assert_eq!(closed(matcher.clone()).matches(&got), fits, "{matcher}");
+        }
+        let found = closed(json!({"blob": blob})).mismatches(Some(&got));
+        assert_eq!((found.len(), found[0].path.as_str()), (1, "a"));
     }
 
     #[test]

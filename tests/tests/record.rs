@@ -1,0 +1,118 @@
+//! `windlass test --record`: from a run on real parts to a case that needs none.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test's failed step is the test's failure"
+)]
+
+use windlass_tests::windlass::{Outcome, Windlass};
+use windlass_tests::{Rig, require};
+
+/// `windlass test` where neither engine nor server nor registry can be reached, and with
+/// none of the variables that the run had.
+fn alone(rig: &Rig, args: &[&str]) -> Outcome {
+    Windlass::new(&rig.workspace.path(), [&["test"], args].concat())
+        .env("DOCKER_HOST", "tcp://127.0.0.1:1")
+        .env("HOME", "/nonexistent")
+        .run()
+        .unwrap()
+}
+
+#[test]
+fn a_real_run_becomes_a_case_that_needs_nothing() {
+    require!(Docker, Registry, Sshd, Compose, Observer, Windlass);
+    let rig = Rig::start().unwrap();
+    let outcome = rig.deploy("v1").unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+
+    let whole = "tests/recorded/whole.toml";
+    let recorded = alone(&rig, &["--record", "last", "--out", whole]);
+    assert_eq!(recorded.code, Some(0), "{recorded}");
+    let text = rig.workspace.read(whole).unwrap();
+    let passed = alone(&rig, &[whole]);
+    assert_eq!(passed.code, Some(0), "{passed}\n{text}");
+
+    // Secrets by name, nothing of which run it was; the server is told of.
+    let run = outcome.events_of("run-started")[0]["run"].to_string();
+    let private_key = rig.sshd.private_key().lines().nth(1).unwrap().to_owned();
+    for leak in [run.trim_matches('"'), rig.registry.password(), &private_key] {
+        assert!(!text.contains(leak), "{leak}\n{text}");
+    }
+    assert!(
+        text.contains("GHCR_TOKEN = \"fake-value-of-GHCR_TOKEN\""),
+        "{text}"
+    );
+    assert!(recorded.says("127.0.0.1 (line "), "{recorded}");
+    // The same run gives the same bytes.
+    let again = alone(&rig, &["--record", "last"]);
+    assert_eq!(again.code, Some(0), "{again}");
+    assert_eq!(again.stdout.replace("../windlass", "../../windlass"), text);
+
+    // Its steps, each by itself.
+    for step in ["build", "verify", "push", "deploy", "health@prod_1"] {
+        let wanted = format!("last/{step}");
+        let file = format!("tests/recorded/{step}.toml");
+        let recorded = alone(&rig, &["--record", &wanted, "--out", &file]);
+        let text = rig.workspace.read(&file).unwrap();
+        assert_eq!(recorded.code, Some(0), "{recorded}\n{text}");
+    }
+    let all = alone(&rig, &["tests/recorded"]);
+    assert_eq!(all.code, Some(0), "{all}");
+}
+
+#[test]
+fn a_run_that_failed_and_was_put_back_becomes_a_case_too() {
+    require!(Docker, Registry, Sshd, Compose, Observer, Windlass);
+    let rig = Rig::start().unwrap();
+    rig.quick().unwrap();
+    let outcome = rig.deploy("v1").unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    rig.change("docker-compose.server.yml", |text| {
+        format!("{text}    environment:\n      OBSERVER_UNHEALTHY: \"1\"\n")
+    })
+    .unwrap();
+    let outcome = rig.deploy("v2").unwrap();
+    assert_eq!(outcome.code, Some(1), "{outcome}");
+
+    let file = "tests/failed.toml";
+    let recorded = alone(&rig, &["--record", "last", "--out", file]);
+    let text = rig.workspace.read(file).unwrap();
+    assert_eq!(recorded.code, Some(0), "{recorded}\n{text}");
+    for part in [
+        "error.code = \"http-probe.no-success\"\nerror.step = \"health@prod_1\"\n",
+        "steps.\"health@prod_1\" = \"failed\"\n",
+        "restored.prod_1 = \"20260124T014658Z-v1-",
+        "step = \"@engine\"\ncall = \"releases.restore\"\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let passed = alone(&rig, &[file]);
+    assert_eq!(passed.code, Some(0), "{passed}\n{text}");
+
+    // What is there stays; steps that are not there are told.
+    let again = alone(&rig, &["--record", "last", "--out", file]);
+    assert_eq!(again.code, Some(2), "{again}");
+    assert!(again.says("is there already"), "{again}");
+    for (wanted, message) in [
+        ("last/nope", "step nope did not start in run"),
+        ("99999999", "holds none by that name"),
+    ] {
+        let refused = alone(&rig, &["--record", wanted]);
+        assert_eq!(refused.code, Some(2), "{refused}");
+        assert!(refused.says(message), "{refused}");
+    }
+    // A secret that a step put into a call: here by chance.
+    let commit = outcome.events_of("run-started")[0]["commit"].clone();
+    let commit = commit.as_str().unwrap();
+    let masked = Windlass::new(&rig.workspace.path(), ["test", "--record", "last"])
+        .env("GHCR_TOKEN", commit)
+        .run()
+        .unwrap();
+    assert_eq!(masked.code, Some(1), "{masked}");
+    assert!(masked.says("secret GHCR_TOKEN in plain text"), "{masked}");
+    assert!(!masked.stdout.contains(commit), "{masked}");
+    assert!(
+        masked.stdout.contains("commit = \"[secret:GHCR_TOKEN]\""),
+        "{masked}"
+    );
+}
