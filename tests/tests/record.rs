@@ -1,4 +1,5 @@
-//! `windlass test --record`: from a run on real parts to a case that needs none.
+//! `windlass test --record` and `--update`: from a run on real parts to a case that
+//! needs none, and to the same case after the pipeline changed.
 
 #![allow(
     clippy::unwrap_used,
@@ -58,6 +59,38 @@ fn a_real_run_becomes_a_case_that_needs_nothing() {
     }
     let all = alone(&rig, &["tests/recorded"]);
     assert_eq!(all.code, Some(0), "{all}");
+
+    // Another manifest makes other calls: the first that differs is shown, both ways.
+    rig.change("windlass.toml", |text| {
+        let text = text.replacen(
+            "VERSION = \"{{ run.tag }}\"",
+            "VERSION = \"{{ run.tag }}-rc\"",
+            1,
+        );
+        text.replacen(", \"{{ vars.registry }}/observer:latest\"", "", 1)
+    })
+    .unwrap();
+    let failed = alone(&rig, &[whole]);
+    assert_eq!(failed.code, Some(1), "{failed}");
+    assert!(
+        failed.says("docker.build, was not expected of step build"),
+        "{failed}"
+    );
+    assert!(
+        failed.says("\"v1\"") && failed.says("\"v1-rc\""),
+        "{failed}"
+    );
+    let shown = alone(&rig, &[whole, "--update"]);
+    assert_eq!(shown.code, Some(1), "{shown}");
+    assert!(shown.says("+with.args.VERSION = \"v1-rc\""), "{shown}");
+    assert_eq!(rig.workspace.read(whole).unwrap(), text);
+    let accepted = alone(&rig, &[whole, "--update", "--yes"]);
+    assert_eq!(accepted.code, Some(0), "{accepted}");
+    let passed = alone(&rig, &[whole]);
+    assert_eq!(passed.code, Some(0), "{passed}");
+    let text = rig.workspace.read(whole).unwrap();
+    assert!(!text.contains("observer:latest"), "{text}");
+    assert!(text.contains("\n# verify\n\n[[expect]]\n"), "{text}");
 }
 
 #[test]

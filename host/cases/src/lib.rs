@@ -16,6 +16,7 @@ mod reader;
 mod record;
 mod report;
 mod runner;
+mod update;
 mod verdict;
 mod write;
 
@@ -27,4 +28,5 @@ pub use reader::{is_case, parse, read};
 pub use record::{Past, RecordError, Recorded, Recording, Wanted, instances, record};
 pub use report::{Format, Report, Summary, case_json};
 pub use runner::{Done, Failing, Options, Verdict, discover, run_all};
+pub use update::{Proposal, propose};
 pub use verdict::{Problem, judge, judge_fault};

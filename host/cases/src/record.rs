@@ -152,7 +152,7 @@ pub fn record(past: Past<'_>, recording: &Recording) -> Result<Recorded, RecordE
         &mut text,
         &format!(
             "Recorded from {what} of the pipeline {}, tag {}. Calls, answers and outputs are \
-             those of the run; secrets are fake.",
+             those of the run; secrets are fake. `windlass test --update` accepts what changes.",
             started.pipeline, started.tag
         ),
     );

@@ -383,9 +383,10 @@ fn decide(
 }
 
 fn ask(terminal: &Terminal) -> OnAmbiguous {
-    match terminal.choose("Redo it, skip it (count it as done), or abort? [redo/skip/abort]") {
-        Some(answer) if answer == "redo" => OnAmbiguous::Redo,
-        Some(answer) if answer == "skip" => OnAmbiguous::Skip,
+    let question = "Redo it, skip it (count it as done), or abort?";
+    match terminal.choose(question, &["redo", "skip", "abort"]) {
+        "redo" => OnAmbiguous::Redo,
+        "skip" => OnAmbiguous::Skip,
         _ => OnAmbiguous::Abort,
     }
 }

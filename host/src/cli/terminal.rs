@@ -104,20 +104,37 @@ impl Terminal {
             && matches!(answer.trim(), "y" | "Y" | "yes")
     }
 
-    /// Asks for a word; nothing without a terminal, and without an answer.
-    pub(crate) fn choose(&self, question: &str) -> Option<String> {
+    /// Asks for one of several words, by their first letters; the last one without an
+    /// answer.
+    pub(crate) fn choose(&self, question: &str, words: &[&'static str]) -> &'static str {
+        let last = words.last().copied().unwrap_or_default();
         if !self.in_is_terminal {
-            return None;
+            return last;
         }
-        let _ = std::io::stderr().write_all(format!("{question} ").as_bytes());
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).ok()?;
-        Some(answer.trim().to_lowercase())
+        loop {
+            let shown = words.join("/");
+            let _ = std::io::stderr().write_all(format!("{question} [{shown}] ").as_bytes());
+            let mut answer = String::new();
+            match std::io::stdin().read_line(&mut answer) {
+                Ok(0) | Err(_) => return last,
+                Ok(_) => {}
+            }
+            if let Some(word) = meant(&answer, words) {
+                return word;
+            }
+        }
     }
 
     pub(crate) fn asks(&self) -> bool {
         self.in_is_terminal
     }
+}
+
+/// The word that an answer begins.
+fn meant(answer: &str, words: &[&'static str]) -> Option<&'static str> {
+    let answer = answer.trim().to_lowercase();
+    let begins = |word: &&&'static str| !answer.is_empty() && word.starts_with(&answer);
+    words.iter().find(begins).copied()
 }
 
 /// Columns and rows, by what the terminal of stderr says, else COLUMNS.
@@ -126,4 +143,24 @@ pub(crate) fn terminal_size() -> Option<(u16, u16)> {
     terminal_size::terminal_size_of(std::io::stderr())
         .map(|(width, height)| (width.0, height.0))
         .or_else(|| Some((from("COLUMNS")?, from("LINES").unwrap_or(24))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_letters_are_answers() {
+        let words = ["yes", "no", "all", "quit"];
+        for (answer, word) in [
+            ("y\n", Some("yes")),
+            (" NO ", Some("no")),
+            ("al", Some("all")),
+            ("quit", Some("quit")),
+            ("", None),
+            ("yess", None),
+        ] {
+            assert_eq!(meant(answer, &words), word, "{answer:?}");
+        }
+    }
 }

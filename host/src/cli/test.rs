@@ -1,6 +1,7 @@
 //! `windlass test`
 
 mod record;
+mod update;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -57,6 +58,13 @@ pub(crate) struct TestArgs {
     /// The file that the recorded case is written to; stdout when absent
     #[arg(long, value_name = "FILE", requires = "record")]
     out: Option<PathBuf>,
+    /// Shows what failing cases would have to say to pass, asks for each of them, and
+    /// writes it
+    #[arg(long, conflicts_with_all = ["record", "list", "faults", "json", "junit"])]
+    update: bool,
+    /// Answers yes for every case that --update shows
+    #[arg(long, short = 'y', requires = "update")]
+    yes: bool,
     #[command(flatten)]
     state: StateArgs,
 }
@@ -106,11 +114,15 @@ async fn start(args: TestArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let quiet_terminal = *terminal;
     let (json, junit) = (args.json, args.junit.clone());
     // Threads of their own run the cases; this one only listens to them.
-    let report = tokio::task::block_in_place(move || {
+    let report = tokio::task::block_in_place(|| {
         let mut report = Report::new(format, cases.len());
         let begun = Instant::now();
+        let mut failing = Vec::new();
         run_all(&cases, &tested, &options, |done| {
             let case = &cases[done.index];
+            if !done.verdict.passed() {
+                failing.push((done.index, done.verdict.seed));
+            }
             if json {
                 quiet_terminal.out(&format!(
                     "{}\n",
@@ -127,14 +139,25 @@ async fn start(args: TestArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         if json {
             quiet_terminal.out(&format!("{}\n", summary.json()));
         }
-        (summary, junit.map(|path| (path, report.junit(&cases))))
+        failing.sort_unstable();
+        let junit = junit.map(|path| (path, report.junit(&cases)));
+        (summary, junit, failing)
     });
-    let (summary, junit) = report;
+    let (summary, junit, failing) = report;
     if let Some((path, xml)) = junit
         && let Err(error) = fs_err::write(&path, xml)
     {
         terminal.error(&format!("the report could not be written: {error}"), None);
         return Err(Exit::Engine);
+    }
+    if args.update && !failing.is_empty() {
+        let failing: Vec<(&Case, u64)> = failing
+            .iter()
+            .map(|(index, seed)| (&cases[*index], *seed))
+            .collect();
+        return tokio::task::block_in_place(|| {
+            update::update(&failing, &tested, args.yes, terminal)
+        });
     }
     Ok(if summary.failed == 0 {
         Exit::Succeeded
