@@ -176,3 +176,6 @@ impl Capability for Replayed {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -578,3 +578,6 @@ fn assumed(call: &Call) -> Option<Reply> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

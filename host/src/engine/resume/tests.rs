@@ -1,0 +1,339 @@
+use std::sync::Arc;
+
+use windlass_journal::{Answer, Stored};
+use windlass_manifest::graph::RunFacts;
+use windlass_manifest::{Inputs, Manifest};
+use windlass_model::call::{DockerCall, LeaseCall, LeaseOp, ReleasesCall, SshCall, StageSpec};
+use windlass_model::event::{RunFinished, StepState};
+use windlass_model::{CallId, RunId, TargetName};
+
+use super::*;
+
+const MANIFEST: &str = r#"
+[pipeline]
+name = "app"
+[target.prod_1]
+ssh = "deploy@example.org"
+[environment.prod]
+targets = ["prod_1"]
+[step.build]
+uses = "docker-build"
+with = { tags = ["app:1"] }
+[step.deploy]
+uses = "ssh-run"
+needs = ["build"]
+on = "{{ environment.targets }}"
+with = { argv = ["true"] }
+[step.health]
+uses = "http-probe"
+needs = ["deploy"]
+on = "{{ environment.targets }}"
+with = { url = "http://localhost/" }
+"#;
+
+fn graph() -> Graph {
+    let (manifest, problems) = Manifest::examine("windlass.toml", MANIFEST);
+    assert!(!problems.has_errors(), "{problems:?}");
+    let inputs = Inputs {
+        run: RunFacts {
+            tag: Some("v1".into()),
+            ..RunFacts::default()
+        },
+        ..Inputs::default()
+    };
+    let (graph, problems) = Graph::examine(&Arc::new(manifest.expect("manifest")), &inputs);
+    assert!(!problems.has_errors(), "{problems:?}");
+    graph
+}
+
+fn build() -> StepKey {
+    StepKey::new("build", None)
+}
+
+fn on_prod(name: &str) -> StepKey {
+    StepKey::new(name, Some(TargetName::from("prod_1")))
+}
+
+fn second(number: u64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + i64::try_from(number).expect("small")).expect("time")
+}
+
+/// Numbered, a second apart.
+fn told(events: Vec<Event>) -> Vec<Envelope> {
+    let numbered = events.into_iter().zip(1..);
+    numbered
+        .map(|(event, number)| Envelope {
+            number,
+            at: second(number * 10),
+            event,
+        })
+        .collect()
+}
+
+fn started(step: StepKey) -> Event {
+    Event::StepStarted { step, attempt: 1 }
+}
+
+fn ended(step: StepKey, state: StepState) -> Event {
+    Event::StepFinished {
+        step,
+        state,
+        duration_ms: 1,
+        outputs: Default::default(),
+        error: None,
+        reason: None,
+    }
+}
+
+fn finished() -> Event {
+    Event::RunFinished(Box::new(RunFinished {
+        outcome: windlass_model::event::Outcome::Failed,
+        error: None,
+        failed_step: None,
+        releases: Vec::new(),
+        duration_ms: 1,
+        exit_code: 1,
+    }))
+}
+
+type Said = Option<Result<Reply, CallError>>;
+
+fn recorded(step: StepKey, seq: u64, at: u64, call: Call, said: Said) -> RecordedCall {
+    RecordedCall {
+        id: CallId {
+            run: RunId(Default::default()),
+            step,
+            attempt: 1,
+            seq,
+        },
+        name: call.name(),
+        class: call.class(),
+        asked: second(at),
+        call: Stored::Here(call),
+        answer: said.map(|result| Answer {
+            at: second(at),
+            result: Stored::Here(result),
+        }),
+    }
+}
+
+fn docker(op: DockerOp) -> Call {
+    Call::Docker(DockerCall {
+        engine: TargetName::local(),
+        op,
+    })
+}
+
+fn exec(word: &str) -> Call {
+    Call::Ssh(SshCall {
+        target: TargetName::from("prod_1"),
+        op: SshOp::Exec {
+            argv: vec![word.into()],
+            env: Vec::new(),
+            stdin: None,
+            dir: None,
+        },
+    })
+}
+
+fn releases(op: ReleasesOp) -> Call {
+    Call::Releases(ReleasesCall {
+        target: TargetName::from("prod_1"),
+        dir: "/srv/app".into(),
+        op,
+    })
+}
+
+fn of_run(events: Vec<Event>, calls: Vec<RecordedCall>) -> (Earlier, Vec<Question>) {
+    Earlier::of_run(&graph(), told(events), 9, calls, &|_| true)
+}
+
+/// How `build`, which was cut short after these calls, goes on.
+fn cut_short(calls: Vec<(Call, Said)>) -> (Going, Vec<Question>) {
+    let calls = calls.into_iter().zip(1..);
+    let calls = calls.map(|((call, said), seq)| recorded(build(), seq, 11, call, said));
+    let (earlier, questions) = of_run(vec![started(build())], calls.collect());
+    (earlier.going[&build()].clone(), questions)
+}
+
+fn is_replay(going: &Going) -> bool {
+    matches!(going, Going::Replay(_))
+}
+
+#[test]
+fn what_is_recorded_is_replayed_and_only_what_nobody_knows_is_asked() {
+    let done = Some(Ok(Reply::Exit(Exit::default())));
+    let (going, questions) = cut_short(vec![(exec("a"), done.clone())]);
+    assert!(is_replay(&going) && questions.is_empty(), "{questions:?}");
+    let (going, questions) = cut_short(vec![(exec("a"), done), (exec("b"), None)]);
+    assert!(is_replay(&going));
+    assert_eq!(questions.len(), 1);
+    assert_eq!((questions[0].call.id.seq, &questions[0].whole), (2, &None));
+    let push = docker(DockerOp::Push {
+        image: "app:1".into(),
+    });
+    let (going, questions) = cut_short(vec![(push, None)]);
+    assert!(is_replay(&going) && questions.is_empty(), "{questions:?}");
+}
+
+#[test]
+fn a_step_that_did_nothing_runs_again() {
+    let (going, questions) = cut_short(vec![(docker(DockerOp::Info), None)]);
+    assert_eq!((going, questions), (Going::Anew, Vec::new()));
+}
+
+#[test]
+fn a_container_that_was_only_looked_at_is_started_again() {
+    let run = docker(DockerOp::Run(Default::default()));
+    let id = Some(Ok(Reply::Id("c1".into())));
+    let (going, questions) = cut_short(vec![(run.clone(), id.clone())]);
+    assert_eq!((going, questions), (Going::Anew, Vec::new()));
+    // One that works, and whose end nobody saw, is a person's to judge.
+    let wait = docker(DockerOp::WaitContainer { id: "c1".into() });
+    let (going, questions) = cut_short(vec![(run.clone(), id.clone()), (wait.clone(), None)]);
+    assert_eq!(going, Going::Anew);
+    assert!(questions[0].whole.is_some(), "{questions:?}");
+    let over = Some(Ok(Reply::Exit(Exit::default())));
+    let (going, questions) = cut_short(vec![(run, id), (wait, over)]);
+    assert!(is_replay(&going) && questions.is_empty(), "{questions:?}");
+}
+
+#[test]
+fn what_the_journal_does_not_have_cannot_be_replayed() {
+    let large = |call: Call| {
+        let mut call = recorded(build(), 1, 11, call, Some(Ok(Reply::Done)));
+        if let Some(answer) = &mut call.answer {
+            answer.result = Stored::TooLarge {
+                sha256: "0".repeat(64),
+                bytes: 1 << 30,
+            };
+        }
+        of_run(vec![started(build())], vec![call])
+    };
+    let (earlier, questions) = large(docker(DockerOp::Push { image: "a".into() }));
+    assert_eq!(earlier.going[&build()], Going::Anew);
+    assert_eq!(questions, []);
+    let (mut earlier, questions) = large(exec("a"));
+    let whole = questions[0].whole.as_deref().unwrap_or_default();
+    assert!(whole.contains("too large"), "{whole}");
+    earlier.decide(&questions[0], Decision::Skip);
+    assert_eq!(earlier.ended[&build()].state, StepState::Reused);
+}
+
+#[test]
+fn another_plugin_is_not_told_what_the_first_one_heard() {
+    let call = recorded(build(), 1, 11, exec("a"), Some(Ok(Reply::Done)));
+    let events = told(vec![started(build())]);
+    let (earlier, questions) = Earlier::of_run(&graph(), events, 1, vec![call], &|_| false);
+    assert_eq!(earlier.going[&build()], Going::Anew);
+    assert_eq!(questions.len(), 1);
+}
+
+#[test]
+fn a_cancel_is_taken_out_of_the_record() {
+    let calls = vec![
+        recorded(build(), 1, 11, exec("a"), Some(Ok(Reply::Done))),
+        recorded(build(), 2, 12, exec("b"), Some(Err(CallError::cancelled()))),
+        recorded(
+            build(),
+            3,
+            13,
+            docker(DockerOp::Info),
+            Some(Err(CallError::cancelled())),
+        ),
+    ];
+    let events = vec![
+        started(build()),
+        ended(build(), StepState::Cancelled),
+        finished(),
+    ];
+    let (earlier, questions) = of_run(events, calls);
+    assert!(is_replay(&earlier.going[&build()]));
+    assert_eq!(questions.len(), 1);
+    assert_eq!(questions[0].call.id.seq, 2);
+    let reopened = earlier.reopened();
+    assert_eq!((reopened[0].attempt, reopened[0].from), (1, 2));
+    assert_eq!(earlier.attempt(&build()), 1);
+}
+
+#[test]
+fn a_failure_stands_until_the_run_has_ended() {
+    let events = vec![
+        started(build()),
+        ended(build(), StepState::Succeeded),
+        started(on_prod("deploy")),
+        ended(on_prod("deploy"), StepState::Failed),
+        ended(on_prod("health"), StepState::Skipped),
+    ];
+    let (earlier, _) = of_run(events.clone(), Vec::new());
+    assert!(earlier.is_whole(&graph()), "it goes on to its end");
+    let (earlier, _) = of_run([events, vec![finished()]].concat(), Vec::new());
+    assert_eq!(earlier.ended(), [build()]);
+    assert_eq!(earlier.attempt(&on_prod("deploy")), 2);
+}
+
+#[test]
+fn what_was_put_back_is_done_again_with_what_follows() {
+    let stage = releases(ReleasesOp::Stage(Box::<StageSpec>::default()));
+    let restore = releases(ReleasesOp::Restore { id: "r0".into() });
+    let calls = vec![
+        recorded(on_prod("deploy"), 1, 31, stage, Some(Ok(Reply::Done))),
+        recorded(StepKey::engine(), 1, 55, restore, Some(Ok(Reply::Done))),
+    ];
+    let events = vec![
+        started(build()),
+        ended(build(), StepState::Succeeded),
+        started(on_prod("deploy")),
+        ended(on_prod("deploy"), StepState::Succeeded),
+        ended(on_prod("health"), StepState::Failed),
+        finished(),
+    ];
+    let (earlier, _) = of_run(events.clone(), calls.clone());
+    assert_eq!(earlier.ended(), [build()]);
+    let retried = Earlier::of_failed(&graph(), &told(events), &calls);
+    assert_eq!(retried.ended(), [build()]);
+    assert_eq!(retried.ended[&build()].state, StepState::Reused);
+    assert_eq!(retried.attempt(&on_prod("deploy")), 1, "it is another run");
+}
+
+#[test]
+fn the_engine_counts_its_own_calls_on() {
+    let release = Call::Lease(LeaseCall {
+        target: TargetName::from("prod_1"),
+        path: "~/lease".into(),
+        op: LeaseOp::Release,
+    });
+    let calls = vec![recorded(
+        StepKey::engine(),
+        7,
+        1,
+        release,
+        Some(Ok(Reply::Done)),
+    )];
+    let (earlier, _) = of_run(Vec::new(), calls);
+    assert_eq!(earlier.engine_calls(), 7);
+}
+
+#[test]
+fn a_notification_goes_out_once() {
+    let post = |said| {
+        let call = Call::Http(windlass_model::call::HttpCall {
+            method: "POST".into(),
+            url: "https://example.org/".into(),
+            headers: Vec::new(),
+            body: windlass_model::call::HttpBody::Empty,
+            timeout_ms: 1,
+            max_redirects: 0,
+            via: None,
+            max_body: 1,
+        });
+        recorded(StepKey::new("notify.slack", None), 1, 95, call, said)
+    };
+    let known = |said: Said| of_run(Vec::new(), vec![post(said)]).0.notified["slack"];
+    assert!(known(Some(Ok(Reply::Done))));
+    assert!(!known(None), "nobody knows whether it arrived");
+    // That of the end before is another one.
+    let events = vec![finished(); 10];
+    let (earlier, _) = of_run(events, vec![post(None)]);
+    assert!(earlier.notified.is_empty());
+}
