@@ -243,8 +243,8 @@ impl Context {
             context.bus.emit(Event::RunResumed(Box::new(RunResumed {
                 run: context.run,
                 windlass: env!("CARGO_PKG_VERSION").to_owned(),
-                who: context.who.clone(),
-                link: input.link.clone(),
+                who: context.earlier.by.clone(),
+                link: context.earlier.link.clone(),
                 ended: context.earlier.ended(),
                 changed: context.earlier.changed.clone(),
             })));

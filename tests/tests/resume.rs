@@ -14,7 +14,7 @@ use std::time::Duration;
 use windlass_tests::deploys::{Commands, wait_until};
 use windlass_tests::killed::Killer;
 use windlass_tests::windlass::{Outcome, Running, Windlass};
-use windlass_tests::{Rig, require};
+use windlass_tests::{HttpRecorder, Rig, require};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -140,7 +140,7 @@ fn the_observer_pipeline_killed_here_and_there() {
     assert_eq!(good.code, Some(0), "{good}");
     let mut kills = 0;
     // The stride meets each kind of step: some 60 commits in all.
-    for commit in (4..).step_by(5) {
+    for commit in (4..).step_by(6) {
         let tag = format!("v{commit}");
         let killed = rig
             .windlass(["run", "--json", "--tag", &tag])
@@ -152,7 +152,9 @@ fn the_observer_pipeline_killed_here_and_there() {
         }
         assert_eq!(killed.signal(), Some(9), "{killed}");
         kills += 1;
-        let mut outcome = rig.windlass(["resume", "--json"]).run().unwrap();
+        // By somebody else, who is not the one that the releases name.
+        let resumes = rig.windlass(["resume", "--json"]).env("USER", "other");
+        let mut outcome = resumes.run().unwrap();
         if outcome.code == Some(6) {
             assert_eq!(asked_about(&outcome), "migrate", "{outcome}");
             std::thread::sleep(Duration::from_millis(300));
@@ -441,4 +443,78 @@ fn what_was_rolled_back_is_deployed_again() {
     assert_eq!(rig.version(), "v2", "{outcome}");
     assert_eq!(rig.state(&rig.current().unwrap()), "good", "{outcome}");
     assert!(!rig.is_leased(), "{outcome}");
+}
+
+/// A script that is not the one that was sent stops the replay, with nothing done.
+#[test]
+fn a_replay_that_diverges_stops() {
+    require!(Sshd, Git, Windlass);
+    let steps = "[step.hold]\nuses = \"ssh-run\"\non = \"{{ environment.targets }}\"\n\
+                 with = { dir = \"{{ environment.dir }}\", script = \"hold.sh\" }";
+    let project = Commands::start("", steps).unwrap();
+    let script = "#!/bin/sh\necho start >> log\nuntil [ -e go ]; do sleep 0.05; done\n";
+    project.workspace.write("hold.sh", script).unwrap();
+    project.workspace.commit("Add the script").unwrap();
+    let run = begun(&project);
+    run.signal("KILL");
+    run.wait().unwrap();
+    let other = script.replace("start", "other");
+    project.workspace.write("hold.sh", other).unwrap();
+    project.workspace.commit("Change the script").unwrap();
+    project.open_gate().unwrap();
+    let words = ["--json", "--allow-changed", "--on-ambiguous", "redo"];
+    let diverged = resume(&project, &words).run().unwrap();
+    assert_eq!(diverged.code, Some(6), "{diverged}");
+    let error = &diverged.finished()["error"];
+    assert_eq!(error["code"], "resume.diverged", "{diverged}");
+    assert_eq!(count(&project.log(), "other"), 0, "{diverged}");
+    assert!(!project.is_leased(), "{diverged}");
+    let words = ["retry-failed", "--allow-changed"];
+    let again = project.workspace.windlass(words).run().unwrap();
+    assert_eq!(again.code, Some(0), "{again}");
+    assert_eq!(count(&project.log(), "other"), 1, "{again}");
+}
+
+/// Whoever asks after the kill is told once, or not again.
+#[test]
+fn a_notification_goes_out_at_most_once() {
+    require!(Sshd, Git, Windlass);
+    let killer = Killer::build().unwrap();
+    let recorder = HttpRecorder::start().unwrap();
+    let steps = format!(
+        "{THREE}\n[notify.slack]\nuses = \"slack-notify\"\nevents = [\"succeeded\"]\n\
+         with = {{ webhook = {{ secret = \"SLACK_WEBHOOK\" }} }}"
+    );
+    let mut project = Commands::start("", &steps).unwrap();
+    let hook = recorder.url("/services/T00000000/B00000000/a-token-of-this-test");
+    project.workspace.set_env("SLACK_WEBHOOK", hook);
+    let whole = project.run(&[]).run().unwrap();
+    assert_eq!(whole.code, Some(0), "{whole}");
+    let mut told = recorder.requests().len();
+    assert_eq!(told, 1, "{whole}");
+    let mut before = 0;
+    for commit in 12.. {
+        let state = format!(".windlass/{commit}");
+        let run = project.run(&["--state", &state]).envs(killer.at(commit));
+        let killed = run.run().unwrap();
+        if killed.code == Some(0) {
+            break;
+        }
+        let sent = recorder.requests().len() > told;
+        let outcome = go_on(&project, &["--state", &state]);
+        // It may have ended before the kill.
+        assert!(
+            matches!(outcome.code, Some(0 | 2)),
+            "commit {commit}: {outcome}"
+        );
+        let now = recorder.requests().len();
+        assert!(now - told <= 1, "commit {commit}: {outcome}");
+        if !sent {
+            let warned = outcome.says("was being notified when the run was cut short");
+            assert!(warned || now - told == 1, "commit {commit}: {outcome}");
+            before += 1;
+        }
+        told = now;
+    }
+    assert!(before > 0, "no kill came before the notification");
 }

@@ -31,4 +31,8 @@ pub struct RunInputs {
     pub dirty: bool,
     pub only: Vec<String>,
     pub from: Option<String>,
+    /// `user@machine`, or what CI told: releases carry it.
+    pub who: String,
+    /// The page of the CI job, as the run's guests know it.
+    pub link: Option<String>,
 }

@@ -315,6 +315,8 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let (mut earlier, questions) =
         Earlier::of_run(&session.graph, events, number, calls, &same_plugin);
     earlier.changed = changed;
+    earlier.by = session.project.who();
+    earlier.link = session.project.ci.link.clone();
     let told = args.on_ambiguous;
     if let Err(exit) = decide(&mut earlier, &questions, told, terminal, &session) {
         backends.close().await;
@@ -332,6 +334,10 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     input.journal = Some(journal.clone());
     input.reused = reused;
     input.earlier = Some(earlier);
+    // What guests are told of the run is what they were told.
+    input.who.clone_from(&found.inputs.who);
+    input.link.clone_from(&found.inputs.link);
+    input.git.branch = Some(found.inputs.branch.clone());
     let result = engine::run(input).await;
     finish(backends, alive, &journal).await;
     Shown::write(&files, &summary, terminal);

@@ -258,6 +258,8 @@ impl Session {
             dirty: git.dirty,
             only: options.only.clone(),
             from: options.from.clone(),
+            who: self.project.who(),
+            link: self.project.ci.link.clone(),
         }
     }
 

@@ -36,6 +36,10 @@ pub struct Earlier {
     pub(super) notified: BTreeMap<String, bool>,
     /// What differs from what the run was begun with, and was accepted.
     pub changed: Vec<String>,
+    /// Who resumes it: `user@machine`, or what CI tells.
+    pub by: String,
+    /// The page of the CI job that does.
+    pub link: Option<String>,
 }
 
 /// How an instance that was cut short goes on.

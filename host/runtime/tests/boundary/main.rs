@@ -5,6 +5,7 @@ mod cache;
 mod interface;
 mod limits;
 mod outputs;
+mod replaying;
 mod stopping;
 mod support;
 mod traps;
