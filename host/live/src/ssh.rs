@@ -17,6 +17,7 @@ use windlass_model::{CallContext, CallError, Reply, TargetName};
 use crate::Config;
 use crate::lease::Fence;
 
+mod durable;
 pub(crate) mod exec;
 mod forward;
 mod key;
@@ -35,6 +36,9 @@ use master::Master;
 /// is left for ending commands.
 const MAX_SESSIONS: usize = 9;
 
+/// How long the last tidying up may take.
+const FORGET: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The connections of a run.
 #[derive(Debug)]
 pub struct Connections {
@@ -50,6 +54,8 @@ struct Entry {
     trips: AtomicU64,
     /// The lease that this run holds there.
     fence: std::sync::Mutex<Option<Fence>>,
+    /// Calls whose directories there can go.
+    answered: std::sync::Mutex<Vec<String>>,
     /// Sockets of a local target.
     local: Mutex<Forwards>,
 }
@@ -99,6 +105,7 @@ impl Connections {
 
     /// Ends every connection; what still runs over them breaks.
     pub async fn close(&self) {
+        self.forget().await;
         let mut open = Vec::new();
         for entry in self.entries.values() {
             open.extend(entry.slot.lock().await.open.take());
@@ -120,6 +127,42 @@ impl Connections {
         self.entries
             .get(target)
             .map_or(0, |entry| entry.trips.load(Ordering::Relaxed))
+    }
+
+    /// Removes what answered calls left, where nothing came after them.
+    async fn forget(&self) {
+        let work = self.entries.iter().map(|(target, entry)| async move {
+            let is_open = entry.slot.try_lock().is_ok_and(|slot| {
+                slot.open
+                    .as_ref()
+                    .is_some_and(|open| !open.lost.load(Ordering::Relaxed))
+            });
+            let none = entry
+                .answered
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_empty();
+            if !is_open || none {
+                return;
+            }
+            let id = windlass_model::CallId {
+                run: windlass_model::RunId(uuid::Uuid::nil()),
+                step: windlass_model::StepKey::engine(),
+                attempt: 1,
+                seq: 1,
+            };
+            let context = CallContext {
+                id,
+                deadline: Instant::now() + FORGET,
+                cancel: Default::default(),
+                log: Arc::new(windlass_model::backend::NoLog),
+                blobs: Default::default(),
+            };
+            let request = exec::Request::script(String::new().into(), exec::Output::Log, false);
+            // Best effort: the next run sweeps what stays.
+            let _ = tokio::time::timeout(FORGET, self.run(&context, target, request)).await;
+        });
+        futures_util::future::join_all(work).await;
     }
 
     fn entry(&self, target: &TargetName) -> Result<&Entry, CallError> {
@@ -146,6 +189,19 @@ impl Connections {
         &self.config
     }
 
+    /// The reply of a call is here: what it left on the target can go.
+    fn answered(&self, target: &TargetName, stamp: String) {
+        if let Some(entry) = self.entries.get(target) {
+            entry.put_answered(vec![stamp]);
+        }
+    }
+
+    /// Whether the target is this machine: then there is no connection to lose.
+    fn is_local(&self, target: &TargetName) -> bool {
+        let entry = self.entries.get(target);
+        entry.is_some_and(|entry| matches!(entry.spec.address, Address::Local))
+    }
+
     /// What changes something on the target from now on is done only while
     /// this lease holds there.
     pub(crate) fn set_fence(&self, target: &TargetName, fence: Option<Fence>) {
@@ -168,6 +224,7 @@ impl Entry {
             slot: Mutex::default(),
             trips: AtomicU64::new(0),
             fence: std::sync::Mutex::default(),
+            answered: std::sync::Mutex::default(),
             local: Mutex::default(),
         }
     }
@@ -178,6 +235,15 @@ impl Entry {
 
     fn docker_socket(&self) -> Option<String> {
         self.spec.docker_socket.clone()
+    }
+
+    fn take_answered(&self) -> Vec<String> {
+        std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put_answered(&self, stamps: Vec<String>) {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.extend(stamps);
     }
 
     fn count(&self) {

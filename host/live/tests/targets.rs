@@ -7,6 +7,8 @@
 mod apply;
 #[path = "targets/connection.rs"]
 mod connection;
+#[path = "targets/durable.rs"]
+mod durable;
 #[path = "targets/exec.rs"]
 mod exec;
 #[path = "targets/lease.rs"]

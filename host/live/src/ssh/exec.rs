@@ -61,7 +61,7 @@ pub(crate) struct Request {
     pub(crate) plain_locale: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Input {
     Nothing,
     /// The script's stdin. `secret_script`: then the script is not put where
@@ -106,6 +106,47 @@ impl Request {
     }
 }
 
+/// What was read so far, over all the connections that it took.
+#[derive(Debug)]
+pub(super) struct Reading {
+    out_lines: Lines,
+    err_lines: Lines,
+    tail: Tail,
+    pub(super) out_bytes: u64,
+    pub(super) err_bytes: u64,
+}
+
+impl Reading {
+    fn new() -> Self {
+        Self {
+            out_lines: Lines::new(LogStream::Stdout),
+            err_lines: Lines::new(LogStream::Stderr),
+            tail: Tail::default(),
+            out_bytes: 0,
+            err_bytes: 0,
+        }
+    }
+
+    /// Lines of stderr that begin with this word are for the engine, and go into no log.
+    pub(super) fn with_control(word: String) -> Self {
+        let mut reading = Self::new();
+        reading.err_lines.keep_control(word);
+        reading
+    }
+
+    pub(super) fn take_control(&mut self) -> Option<String> {
+        self.err_lines.take_control()
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn end(&mut self, mut ran: Ran, log: &dyn LogSink) -> Ran {
+        self.out_lines.finish(log, &mut self.tail);
+        self.err_lines.finish(log, &mut self.tail);
+        ran.tail = self.tail.text();
+        ran
+    }
+}
+
 type Reader = Box<dyn AsyncRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
@@ -129,13 +170,44 @@ impl Connections {
         target: &TargetName,
         request: Request,
     ) -> Result<Ran, CallError> {
+        let mut reading = Reading::new();
+        let ran = self.run_with(context, target, request, &mut reading).await;
+        let ended = reading.end(Ran::default(), context.log.as_ref());
+        ran.map(|ran| Ran {
+            tail: ended.tail,
+            ..ran
+        })
+    }
+
+    /// The same, going on with what was read before. The log's last line may be
+    /// open afterwards, and the tail is not filled in.
+    pub(super) async fn run_with(
+        &self,
+        context: &CallContext,
+        target: &TargetName,
+        mut request: Request,
+        reading: &mut Reading,
+    ) -> Result<Ran, CallError> {
         let entry = self.entry(target)?;
         let link = within(context, target, entry.link(&self.config)).await??;
         let _permit = within(context, target, link.permit()).await??;
         entry.count();
         let stamp = context.id.stamp();
         let sudo = request.sudo;
-        let mut work = std::pin::pin!(perform(&link, target, context, &stamp, request));
+        let forgotten = entry.take_answered();
+        if !forgotten.is_empty() {
+            request
+                .script
+                .insert_str(0, &super::durable::forget(&forgotten));
+        }
+        let work = perform(&link, target, context, &stamp, request, reading);
+        let mut work = std::pin::pin!(async {
+            let done = work.await;
+            if done.is_err() {
+                entry.put_answered(forgotten);
+            }
+            done
+        });
         let cancelled = tokio::select! {
             biased;
             done = &mut work => return done,
@@ -202,6 +274,7 @@ async fn perform(
     context: &CallContext,
     stamp: &str,
     request: Request,
+    reading: &mut Reading,
 ) -> Result<Ran, CallError> {
     let Request {
         script,
@@ -235,6 +308,7 @@ async fn perform(
         started.stderr.take(),
         output,
         context.log.as_ref(),
+        &mut *reading,
     );
     let (fed, read) = tokio::join!(feed, read);
     let (mut ran, too_much) = read.map_err(|error| broken(target, &error))?;
@@ -246,12 +320,17 @@ async fn perform(
             format!("{target} answered with more than was asked for"),
         ));
     }
-    if sudo && ran.code == 1 && ran.tail.contains("sudo:") {
+    let said = if sudo && ran.code == 1 {
+        reading.tail.text()
+    } else {
+        String::new()
+    };
+    if said.contains("sudo:") {
         return Err(CallError::denied(
             "target.sudo",
             format!(
                 "{target} does not let this login use sudo: {}",
-                excerpt(&ran.tail)
+                excerpt(&said)
             ),
         )
         .hint("allow it without a password in /etc/sudoers.d, or set `sudo = false`"));
@@ -445,12 +524,10 @@ async fn read_output(
     stderr: Option<Reader>,
     output: Output,
     log: &dyn LogSink,
+    reading: &mut Reading,
 ) -> io::Result<(Ran, bool)> {
     let mut ran = Ran::default();
-    let mut tail = Tail::default();
     let mut too_much = false;
-    let mut out_lines = Lines::new(LogStream::Stdout);
-    let mut err_lines = Lines::new(LogStream::Stderr);
     let mut hash = Sha256::new();
     let mut size = 0_u64;
     let (mut stdout, mut stderr) = (stdout, stderr);
@@ -467,6 +544,7 @@ async fn read_output(
                     stdout = None;
                     continue;
                 }
+                reading.out_bytes += bytes.len() as u64;
                 match (&output, &mut sink) {
                     (Output::Keep(max), _) => {
                         let room = max.saturating_sub(ran.stdout.len());
@@ -478,7 +556,7 @@ async fn read_output(
                         size += bytes.len() as u64;
                         file.write_all(bytes).await?;
                     }
-                    _ => out_lines.push(bytes, log, &mut tail),
+                    _ => reading.out_lines.push(bytes, log, &mut reading.tail),
                 }
             }
             read = read_some(&mut stderr, &mut err_chunk), if stderr.is_some() => {
@@ -487,12 +565,11 @@ async fn read_output(
                     stderr = None;
                     continue;
                 }
-                err_lines.push(bytes, log, &mut tail);
+                reading.err_bytes += bytes.len() as u64;
+                reading.err_lines.push(bytes, log, &mut reading.tail);
             }
         }
     }
-    out_lines.finish(log, &mut tail);
-    err_lines.finish(log, &mut tail);
     if let Some(mut file) = sink {
         file.flush().await?;
         ran.written = Some(BlobRef {
@@ -500,7 +577,6 @@ async fn read_output(
             size,
         });
     }
-    ran.tail = tail.text();
     Ok((ran, too_much))
 }
 
@@ -508,6 +584,17 @@ async fn read_some(reader: &mut Option<Reader>, chunk: &mut [u8]) -> io::Result<
     match reader {
         Some(reader) => reader.read(chunk).await,
         None => Ok(0),
+    }
+}
+
+impl Connections {
+    /// Ends a command whose connection was lost, if the target can be reached.
+    pub(super) async fn end(&self, target: &TargetName, stamp: &str) {
+        let work = async {
+            let link = self.entry(target)?.link(self.config()).await?;
+            kill(&link, stamp, false).await
+        };
+        let _ = tokio::time::timeout(KILL_LIMIT, work).await;
     }
 }
 
@@ -531,6 +618,7 @@ async fn kill(link: &Link, stamp: &str, sudo: bool) -> Result<(), CallError> {
         started.stderr.take(),
         Output::Keep(1024),
         &NoLog,
+        &mut Reading::new(),
     )
     .await;
     wait(started.process, link, &target).await.map(drop)

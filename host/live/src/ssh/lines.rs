@@ -12,6 +12,8 @@ pub(crate) struct Lines {
     stream: LogStream,
     open: Vec<u8>,
     after_return: bool,
+    /// The word with which lines for the engine begin, and what the last one said.
+    control: Option<(String, Option<String>)>,
 }
 
 impl Lines {
@@ -20,7 +22,17 @@ impl Lines {
             stream,
             open: Vec::new(),
             after_return: false,
+            control: None,
         }
+    }
+
+    /// Lines that begin with this word are kept, and not passed on.
+    pub(crate) fn keep_control(&mut self, word: String) {
+        self.control = Some((format!("{word} "), None));
+    }
+
+    pub(crate) fn take_control(&mut self) -> Option<String> {
+        self.control.as_mut()?.1.take()
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8], log: &dyn LogSink, tail: &mut Tail) {
@@ -49,6 +61,14 @@ impl Lines {
             return;
         }
         let line = String::from_utf8_lossy(&self.open);
+        if let Some((word, said)) = &mut self.control
+            && let Some(rest) = line.strip_prefix(word.as_str())
+        {
+            *said = Some(rest.to_owned());
+            drop(line);
+            self.open.clear();
+            return;
+        }
         log.line(self.stream, &line);
         tail.push(&line);
         self.open.clear();

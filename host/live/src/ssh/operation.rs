@@ -8,7 +8,8 @@ use windlass_model::{Blob, BlobRef, CallContext, CallError, Reply, TargetName, T
 use zeroize::Zeroizing;
 
 use super::Connections;
-use super::exec::{Input, Output, Ran, Request};
+use super::durable::{self, MAX_STDIN};
+use super::exec::{Input, Output, Ran, Reading, Request};
 use super::lines::excerpt;
 use super::shell::{check_variable_name, quote};
 
@@ -60,14 +61,14 @@ async fn exec(
 ) -> Result<Reply, CallError> {
     let stamp = context.id.stamp();
     let mut script = Zeroizing::new(String::new());
-    if let Some(fence) = connections.fence(target) {
+    let check = match connections.fence(target) {
         // A login without sudo may not see what root keeps there.
-        script.push_str(&fence.text(connections.sudo(target))?);
-        let _ = writeln!(
-            script,
-            "fenced || {{ echo \"windlass-{stamp} $w_held\" >&2; exit {FENCED_OUT}; }}\nexec 8<&-"
-        );
-    }
+        Some(fence) => format!(
+            "{}fenced || {{ echo \"windlass-{stamp} $w_held\" >&2; exit {FENCED_OUT}; }}\nexec 8<&-\n",
+            fence.text(connections.sudo(target))?
+        ),
+        None => String::new(),
+    };
     let secret = exports(connections, env, &mut script)?;
     if let Some(dir) = dir {
         // A relative one stays below the login's home, and is no option of cd.
@@ -79,7 +80,7 @@ async fn exec(
         let dir = quote(&dir)?;
         let _ = writeln!(
             script,
-            "cd {dir} || {{ echo windlass-{stamp} >&2; exit {NO_DIRECTORY}; }}"
+            "cd {dir} || {{ echo windlass-{stamp} directory >&2; exit {NO_DIRECTORY}; }}"
         );
     }
     if argv.is_empty() {
@@ -87,9 +88,6 @@ async fn exec(
             "ssh.no-command",
             "there is no command to run",
         ));
-    }
-    if stdin.is_none() {
-        script.push_str("exec </dev/null\n");
     }
     script.push_str("exec");
     // `exec -a` and the like are options of some shells: a path is none.
@@ -105,6 +103,7 @@ async fn exec(
         script.push_str(&quote(&word)?);
     }
     script.push('\n');
+    let size = stdin.as_ref().map(|reference| reference.size);
     let input = match stdin {
         None => Input::Nothing,
         Some(reference) => Input::Blob {
@@ -112,21 +111,54 @@ async fn exec(
             secret_script: secret,
         },
     };
-    let request = Request {
-        script,
-        input,
-        output: Output::Log,
-        sudo: false,
-        plain_locale: false,
+    let plain = connections.is_local(target) || size.is_some_and(|size| size > MAX_STDIN);
+    let (ran, word) = if plain {
+        let mut whole = Zeroizing::new(check);
+        if size.is_none() {
+            whole.push_str("exec </dev/null\n");
+        }
+        whole.push_str(&script);
+        let request = Request {
+            script: whole,
+            input,
+            output: Output::Log,
+            sudo: false,
+            plain_locale: false,
+        };
+        let mut reading = Reading::with_control(durable::control(&stamp));
+        let ran = connections
+            .run_with(context, target, request, &mut reading)
+            .await;
+        let ended = reading.end(Ran::default(), context.log.as_ref());
+        let ran = Ran {
+            tail: ended.tail,
+            ..ran?
+        };
+        (ran, reading.take_control())
+    } else {
+        let command = durable::Command {
+            body: script,
+            check,
+            input,
+            stdin: size,
+        };
+        durable::run(connections, context, target, command).await?
     };
-    let ran = connections.run(context, target, request).await?;
-    fenced_out(target, &ran, &stamp)?;
-    if ran.code == NO_DIRECTORY && ran.tail.contains(&stamp) {
-        let dir = dir.unwrap_or_default();
-        return Err(CallError::not_found(
-            "ssh.no-directory",
-            format!("{target} has no directory {dir} that the login may enter"),
-        ));
+    match (ran.code, word) {
+        (FENCED_OUT, Some(held)) => return Err(crate::lease::refused(target, &held)),
+        (NO_DIRECTORY, Some(_)) => {
+            let dir = dir.unwrap_or_default();
+            return Err(CallError::not_found(
+                "ssh.no-directory",
+                format!("{target} has no directory {dir} that the login may enter"),
+            ));
+        }
+        (durable::TROUBLE, Some(word)) => {
+            if let Some(error) = durable::trouble(target, &word) {
+                return Err(error);
+            }
+        }
+        _ => {}
     }
     Ok(Reply::Exit(Exit {
         code: ran.code,

@@ -109,22 +109,37 @@ fn mark(stamp: &str) -> String {
     format!("{stamp}:")
 }
 
-/// Ends every process of a call: asks, waits two seconds, then kills.
+/// Ends every process of a call: asks, waits two seconds, then kills. By the mark
+/// in their environment, and by the process group, for those that have another.
+/// What the call keeps for a cut connection goes, too.
 pub(crate) fn kill_script(stamp: &str) -> String {
     format!(
-        r#"f() {{ grep -lFs {MARK}={} /proc/[0-9]*/environ | while IFS=/ read -r a b p c; do echo "$p"; done; }}
-p=$(f); [ -n "$p" ] || exit 0
-kill -TERM $p 2>/dev/null
+        r#"w_u=$(id -u)
+w_gs=
+for w_d in {places}; do
+  {{ read -r w_g < "$w_d/{stamp}/pid"; }} 2>/dev/null || continue
+  ! grep -qFs {MARK}={mark} "/proc/$w_g/environ" || w_gs="$w_gs -$w_g"
+done
+f() {{ grep -lFs {MARK}={mark} /proc/[0-9]*/environ | while IFS=/ read -r a b p c; do echo "$p"; done; }}
+alive() {{
+  p=$(f); [ -z "$p" ] || return 0
+  for w_g in $w_gs; do ! kill -0 "$w_g" 2>/dev/null || return 0; done
+  return 1
+}}
+trap 'for w_d in {places}; do rm -rf "$w_d/{stamp}"; done 2>/dev/null' EXIT
+alive || exit 0
+for w_g in $w_gs $p; do kill -TERM "$w_g" 2>/dev/null; done
 i=0
 while [ $i -lt 20 ]; do
-  p=$(f); [ -n "$p" ] || exit 0
+  alive || exit 0
   sleep 0.1 2>/dev/null || sleep 1
   i=$((i + 1))
 done
-kill -KILL $p 2>/dev/null
+for w_g in $w_gs $p; do kill -KILL "$w_g" 2>/dev/null; done
 exit 0
 "#,
-        mark(stamp)
+        places = super::durable::PLACES,
+        mark = mark(stamp),
     )
 }
 

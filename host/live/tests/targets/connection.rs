@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use windlass_model::call::SshOp;
 use windlass_model::target::{KeySource, KnownHosts, SshSpec};
-use windlass_model::{CallError, ErrorKind, Secrets, TargetName, Text};
+use windlass_model::{CallError, Capability as _, ErrorKind, Secrets, TargetName, Text};
 use windlass_tests::{Relay, Sshd, require};
 
 use crate::support::{World, eventually, processes_with, prod, sh, spec, ssh, target, world};
@@ -225,11 +225,13 @@ async fn a_cut_connection_is_lost_and_the_next_call_connects_anew() {
     spec.known_hosts = KnownHosts::Text(Text::from(sshd.known_hosts_for(relay.address())));
     let world = World::new(vec![target(spec)]);
     world.sh("true").await.unwrap();
-    let (exit, ()) = tokio::join!(world.sh("sleep 30"), async {
+    let mut context = world.context();
+    context.deadline = tokio::time::Instant::now() + Duration::from_secs(4);
+    let (answer, ()) = tokio::join!(world.live.call(&context, sh("prod", "sleep 8")), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         relay.cut();
     });
-    let error = exit.unwrap_err();
+    let error = answer.unwrap_err();
     assert_eq!(
         (error.code.as_str(), error.retryable),
         ("ssh.lost", true),
