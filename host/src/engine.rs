@@ -16,6 +16,7 @@ pub mod resume;
 mod rollback;
 mod schedule;
 mod step;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ struct Context {
     run: RunId,
     graph: Arc<Graph>,
     plugins: PluginSet,
-    /// Fenced, journal, redact, backend.
+    /// Fenced, waiting, journal, redact, backend.
     stack: Arc<dyn Capability>,
     bus: Bus,
     redactor: Arc<Redactor>,
@@ -200,6 +201,10 @@ impl Context {
             }),
             None => Arc::clone(&bare),
         };
+        let stack = Arc::new(waiting::Waiting {
+            bus: bus.clone(),
+            next: stack,
+        });
         let leases = Arc::<lease::Leases>::default();
         let stack = Arc::new(lease::Fenced {
             leases: Arc::clone(&leases),

@@ -1,7 +1,7 @@
 //! One event in one line, for the reporters that people read.
 
-use windlass_model::CallError;
 use windlass_model::event::{Event, Level, Severity, StepState};
+use windlass_model::{CallError, StepKey};
 
 use crate::clean::clean_line;
 use crate::reporter::Verbosity;
@@ -229,6 +229,16 @@ impl Happening {
                     .from(from)
             }
         })
+    }
+
+    /// A step that runs and was silent for a while.
+    pub(crate) fn waits(step: &StepKey, ms: u64, said: String, theme: Theme) -> Self {
+        let happening = Self::new(theme.dot(), Tone::Faint, text::label(step))
+            .say(Tone::Plain, format!("running for {}", text::duration(ms)));
+        if said.is_empty() {
+            return happening;
+        }
+        happening.say(Tone::Faint, format!(": {said}"))
     }
 
     fn tail(

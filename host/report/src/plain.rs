@@ -1,12 +1,13 @@
 //! A line a happening: for pipes, files and CI logs.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
 use windlass_model::StepKey;
 use windlass_model::event::{Envelope, Event, StepState};
 
-use crate::clean::{clean, defuse};
+use crate::clean::{clean, clean_line, defuse};
 use crate::failure::Failure;
 use crate::happening::{Happening, label_width};
 use crate::logs::Logs;
@@ -15,6 +16,8 @@ use crate::summary::{Summary, between};
 use crate::text;
 use crate::theme::{Line, Tone};
 
+/// How long a step may be silent.
+const HEARTBEAT_MS: u64 = 30_000;
 /// Columns of the time at the left, with the gap behind it.
 const TIME: usize = 10;
 
@@ -28,6 +31,17 @@ pub struct Plain<W> {
     logs: Logs,
     began: Option<Timestamp>,
     labels: usize,
+    running: BTreeMap<StepKey, Running>,
+}
+
+/// A step that has not ended.
+#[derive(Debug)]
+struct Running {
+    since: Timestamp,
+    /// When a line was written about it.
+    said: Timestamp,
+    /// What it said of its progress last.
+    progress: String,
 }
 
 impl<W: Write + Send> Plain<W> {
@@ -39,7 +53,59 @@ impl<W: Write + Send> Plain<W> {
             logs: Logs::default(),
             began: None,
             labels: 0,
+            running: BTreeMap::new(),
         }
+    }
+
+    /// What is noted for the heartbeat.
+    fn note(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::StepStarted { step, .. } => {
+                let running = self.running.entry(step.clone()).or_insert(Running {
+                    since: at,
+                    said: at,
+                    progress: String::new(),
+                });
+                running.said = at;
+            }
+            Event::StepProgress { step, message, .. } => {
+                if let Some(running) = self.running.get_mut(step) {
+                    running.progress = clean_line(message).into_owned();
+                }
+            }
+            Event::StepLog { step, .. } if self.options.verbosity == Verbosity::Verbose => {
+                if let Some(running) = self.running.get_mut(step) {
+                    running.said = at;
+                }
+            }
+            Event::StepFinished { step, .. } => {
+                self.running.remove(step);
+            }
+            _ => {}
+        }
+    }
+
+    /// A line for each step that was silent for long: CI systems end jobs that
+    /// say nothing, and people wonder.
+    fn heartbeat(&mut self, now: Timestamp) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let mut due: Vec<(StepKey, u64, String)> = Vec::new();
+        for (step, running) in &mut self.running {
+            if between(running.said, now) < HEARTBEAT_MS {
+                continue;
+            }
+            running.said = now;
+            let mut said = running.progress.clone();
+            if said.is_empty() {
+                said = clean_line(self.logs.last(step).unwrap_or_default()).into_owned();
+            }
+            due.push((step.clone(), between(running.since, now), said));
+        }
+        for (step, ms, said) in due {
+            let happening = Happening::waits(&step, ms, said, self.options.theme);
+            lines.extend(self.happening(now, &happening));
+        }
+        lines
     }
 
     fn time(&self, at: Timestamp) -> Line {
@@ -147,6 +213,7 @@ impl<W: Write + Send> Reporter for Plain<W> {
     fn event(&mut self, envelope: &Envelope) -> io::Result<()> {
         self.summary.event(envelope);
         let at = envelope.at;
+        self.note(at, &envelope.event);
         let lines = match &envelope.event {
             Event::RunStarted(started) => {
                 self.began = Some(at);
@@ -198,6 +265,14 @@ impl<W: Write + Send> Reporter for Plain<W> {
                 }
             }
         };
+        self.write(&lines)
+    }
+
+    fn tick(&mut self, now: Timestamp) -> io::Result<()> {
+        if self.options.verbosity == Verbosity::Quiet {
+            return Ok(());
+        }
+        let lines = self.heartbeat(now);
         self.write(&lines)
     }
 }

@@ -435,3 +435,49 @@ fn a_picture_is_well_formed_and_holds_the_text() {
         svg.matches("</text>").count()
     );
 }
+
+/// CI systems end jobs that say nothing: a step that is silent says that it runs.
+#[test]
+fn a_silent_step_says_what_it_waits_for() {
+    let step = canned::step("health");
+    let at = |ms| canned::envelopes(vec![(ms, canned::start(&step))])[0].at;
+    let events = canned::envelopes(vec![
+        (0, canned::started()),
+        (1000, canned::start(&step)),
+        (
+            20_000,
+            Event::StepProgress {
+                step: step.clone(),
+                message: "attempt 4/12: 503".into(),
+                done: 4,
+                total: 12,
+            },
+        ),
+    ]);
+    let options = |verbosity| Options {
+        verbosity,
+        theme: ASCII,
+        ..Options::default()
+    };
+    let said = |verbosity| {
+        let buffer = Buffer::default();
+        let mut plain = Plain::new(buffer.clone(), options(verbosity));
+        for event in &events {
+            plain.event(event).unwrap();
+        }
+        for second in 2..70 {
+            plain.tick(at(second * 1000)).unwrap();
+        }
+        let text = buffer.text();
+        let lines: Vec<String> = text.lines().skip(2).map(str::to_owned).collect();
+        lines
+    };
+    assert_eq!(
+        said(Verbosity::Normal),
+        [
+            "  31.0 s  - health         running for 30.0 s: attempt 4/12: 503",
+            "1 m 01 s  - health         running for 1 m 00 s: attempt 4/12: 503",
+        ]
+    );
+    assert_eq!(said(Verbosity::Quiet), Vec::<String>::new());
+}
