@@ -324,12 +324,26 @@ impl Scripted {
     ) -> Result<Reply, CallError> {
         Self::tell(context, expectation).await?;
         match &expectation.answer {
-            Answer::Usual => self.usual(call).ok_or_else(|| {
-                CallError::internal(
-                    "script.no-reply",
-                    format!("the script says nothing of what {name} answers"),
-                )
-            }),
+            Answer::Usual => self
+                .usual(call)
+                .map(|mut reply| {
+                    // As everywhere, it has the end of what was printed.
+                    if let Reply::Exit(exit) = &mut reply {
+                        let lines: Vec<&str> = expectation
+                            .log
+                            .iter()
+                            .map(|line| line.text.as_str())
+                            .collect();
+                        exit.tail = lines.join("\n");
+                    }
+                    reply
+                })
+                .ok_or_else(|| {
+                    CallError::internal(
+                        "script.no-reply",
+                        format!("the script says nothing of what {name} answers"),
+                    )
+                }),
             Answer::Reply(reply) => Ok(reply.clone()),
             Answer::Bytes(bytes) => Ok(Reply::Blob(
                 context.blobs.add(Blob::from_bytes(bytes.clone())),
@@ -555,6 +569,25 @@ mod tests {
             assert_eq!(scripted.unexpected().len(), usize::from(!fits));
             assert_eq!(scripted.unused().len(), if fits { 1 } else { 2 });
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_usual_answer_ends_with_what_was_printed() {
+        let mut build = expect("a");
+        build.log = ["one", "two"]
+            .map(|text| LogLine {
+                after: Duration::ZERO,
+                stream: LogStream::Stdout,
+                text: text.to_owned(),
+            })
+            .to_vec();
+        let scripted = Scripted::new(Order::Strict, vec![build]);
+        let answer = scripted.call(&context(), push("a")).await;
+        let Ok(Reply::Exit(exit)) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(exit.tail, "one\ntwo");
+        assert!(!exit.values.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
