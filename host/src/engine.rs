@@ -167,6 +167,7 @@ impl Context {
             record.calls.clone(),
             record.taken.clone(),
             self.journal.clone()?,
+            Arc::clone(&self.redactor),
             Arc::clone(&self.stack),
             Arc::clone(&self.bare),
         )))
@@ -197,7 +198,7 @@ impl Context {
         let stack: Arc<dyn Capability> = match input.journal.clone() {
             Some(journal) => Arc::new(Told {
                 bus: bus.clone(),
-                next: Journalled::new(journal, Arc::clone(&bare)),
+                next: Journalled::new(journal, Arc::clone(&redactor), Arc::clone(&bare)),
             }),
             None => Arc::clone(&bare),
         };

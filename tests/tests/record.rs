@@ -7,12 +7,16 @@
 )]
 
 use windlass_tests::windlass::{Outcome, Windlass};
-use windlass_tests::{Rig, require};
+use windlass_tests::{HttpRecorder, Rig, Workspace, guests, require};
 
 /// `windlass test` where neither engine nor server nor registry can be reached, and with
 /// none of the variables that the run had.
 fn alone(rig: &Rig, args: &[&str]) -> Outcome {
-    Windlass::new(&rig.workspace.path(), [&["test"], args].concat())
+    without_parts(&rig.workspace, args)
+}
+
+fn without_parts(workspace: &Workspace, args: &[&str]) -> Outcome {
+    Windlass::new(&workspace.path(), [&["test"], args].concat())
         .env("DOCKER_HOST", "tcp://127.0.0.1:1")
         .env("HOME", "/nonexistent")
         .run()
@@ -148,4 +152,86 @@ fn a_run_that_failed_and_was_put_back_becomes_a_case_too() {
         masked.stdout.contains("commit = \"[secret:GHCR_TOKEN]\""),
         "{masked}"
     );
+}
+
+const LOCAL: &str = r#"
+[pipeline]
+name = "app"
+
+[run]
+tag = "v1"
+allow_dirty = true
+
+[vars]
+word = { env = "WORD", default = "nothing" }
+other = "nothing"
+
+[step.talk]
+uses = "ssh-run"
+on = ["local"]
+retry = { attempts = 2, delay = "1s" }
+with = { argv = ["sh", "-c", "echo {{ vars.word }} {{ vars.other }}; sleep 0.3; echo to-stderr >&2; test -e tried || { touch tried; exit 3; }"] }
+
+[step.reads]
+uses = "./guest.wasm"
+needs = ["talk"]
+grant = ["secret.reveal TOKEN"]
+with = { mode = "secret_log", text = { secret = "TOKEN" } }
+
+[notify.slack]
+uses = "slack-notify"
+events = ["succeeded"]
+with = { webhook = { secret = "SLACK_WEBHOOK" } }
+"#;
+
+#[test]
+fn what_a_run_was_given_said_and_read_is_in_its_case() {
+    require!(Guests, Windlass, Git);
+    let slack = HttpRecorder::start().unwrap();
+    let mut workspace = Workspace::with_manifest(LOCAL).unwrap();
+    workspace
+        .write("guest.wasm", guests::guest("guest").unwrap())
+        .unwrap();
+    let locked = workspace.windlass(["plugin", "lock"]).run().unwrap();
+    assert_eq!(locked.code, Some(0), "{locked}");
+    workspace.set_env("SLACK_WEBHOOK", slack.url("/services/webhook-of-this-test"));
+    workspace.set_env("TOKEN", "t0ken-of-this-test");
+    workspace.set_env("WORD", "word-of-the-environment");
+    let run = workspace
+        .windlass(["run", "--var", "other=secret-t0ken-of-this-test"])
+        .run()
+        .unwrap();
+    assert_eq!(run.code, Some(0), "{run}");
+
+    let file = "tests/local.toml";
+    let recorded = without_parts(&workspace, &["--record", "last", "--out", file]);
+    let text = workspace.read(file).unwrap();
+    assert_eq!(recorded.code, Some(0), "{recorded}\n{text}");
+    for part in [
+        "env.WORD = \"word-of-the-environment\"\n",
+        // Somebody gave a secret as a variable: the journal has its name, in calls too.
+        "vars.other = \"secret-[secret:TOKEN]\"\n",
+        "log = [\n  \"word-of-the-environment secret-[secret:TOKEN]\",\n  { text = \"to-stderr\", after = \"",
+        "stderr = true },\n]\n",
+        "exit = 3\n",
+        "reveals = [\"TOKEN\"]\n",
+        "notifications.slack = \"sent\"\n",
+        "# notify.slack\n\n[[expect]]\nstep = \"notify.slack\"\ncall = \"http.POST\"\n\
+         with.url = [{ secret = \"SLACK_WEBHOOK\" }]\n",
+        "with.body = { any = true }\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    for leak in ["t0ken-of-this-test", "webhook-of-this-test"] {
+        assert!(!text.contains(leak), "{leak}\n{text}");
+    }
+    let passed = without_parts(&workspace, &[file]);
+    assert_eq!(passed.code, Some(0), "{passed}\n{text}");
+    assert_eq!(slack.requests().len(), 1);
+
+    // One step by itself: its last attempt, which did not fail.
+    let step = without_parts(&workspace, &["--record", "last/talk@local"]);
+    assert_eq!(step.code, Some(0), "{step}");
+    assert!(step.stdout.contains("attempt = 2\n"), "{step}");
+    assert!(!step.stdout.contains("exit = 3"), "{step}");
 }

@@ -7,16 +7,26 @@ use windlass_journal::Journal;
 use windlass_model::call::SecretCall;
 use windlass_model::{Call, CallContext, CallError, Capability, Reply};
 
+use crate::Redactor;
+
 /// The layer. An effect does not start before its intent is on disk; reads are
 /// covered by the next intent's sync.
+///
+/// What a call has of a secret in plain text, put there by a guest that may read it or by
+/// a person in a variable, is not written down: the file stays.
 pub struct Journalled {
     journal: Journal,
+    redactor: Arc<Redactor>,
     next: Arc<dyn Capability>,
 }
 
 impl Journalled {
-    pub fn new(journal: Journal, next: Arc<dyn Capability>) -> Self {
-        Self { journal, next }
+    pub fn new(journal: Journal, redactor: Arc<Redactor>, next: Arc<dyn Capability>) -> Self {
+        Self {
+            journal,
+            redactor,
+            next,
+        }
     }
 }
 
@@ -29,11 +39,13 @@ impl Capability for Journalled {
         }
         let class = call.class();
         let id = &context.id;
+        let clean = self.redactor.clean_call(&call)?;
         if class.is_effect() {
-            self.journal.intent(id, &call).await?;
+            self.journal.intent(id, &clean).await?;
         } else {
-            self.journal.read_call(id, &call).await?;
+            self.journal.read_call(id, &clean).await?;
         }
+        drop(clean);
         let answer = self.next.call(context, call).await;
         match self.journal.reply(id, class, &answer).await {
             Ok(at) => context.answered.set(at),

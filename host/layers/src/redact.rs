@@ -169,6 +169,25 @@ impl Redactor {
         }
     }
 
+    /// A call without what it has of secrets in plain text; handles are names already.
+    pub fn clean_call<'a>(&self, call: &'a Call) -> Result<Cow<'a, Call>, CallError> {
+        let Some(search) = &self.search else {
+            return Ok(Cow::Borrowed(call));
+        };
+        let failed = |error: serde_json::Error| {
+            CallError::internal("engine.redact", format!("redact a call: {error}"))
+        };
+        // A secret is looked for as JSON writes it, too.
+        let text = serde_json::to_string(call).map_err(failed)?;
+        if !search.is_match(&text) {
+            return Ok(Cow::Borrowed(call));
+        }
+        let json = serde_json::from_str(&text).map_err(failed)?;
+        serde_json::from_value(self.clean_json(json))
+            .map(Cow::Owned)
+            .map_err(failed)
+    }
+
     pub fn clean_error(&self, mut error: CallError) -> CallError {
         error.message = self.clean(&error.message).into_owned();
         error.hint = error.hint.map(|hint| self.clean(&hint).into_owned());
@@ -345,6 +364,27 @@ mod tests {
             assert!(clean.contains("[secret:TOKEN]"), "{text} -> {clean}");
         }
         assert_eq!(redactor.clean("nothing here"), "nothing here");
+    }
+
+    #[test]
+    fn calls_are_clean() {
+        let redactor = redactor("hunter2\"hunter2");
+        let exec = |word: &str| {
+            Call::Ssh(windlass_model::call::SshCall {
+                target: windlass_model::TargetName::local(),
+                op: windlass_model::call::SshOp::Exec {
+                    argv: vec!["login".into(), word.into()],
+                    env: vec![("TOKEN".into(), windlass_model::Text::secret("TOKEN"))],
+                    stdin: None,
+                    dir: None,
+                },
+            })
+        };
+        let call = exec("hunter2");
+        assert!(matches!(redactor.clean_call(&call), Ok(Cow::Borrowed(_))));
+        let call = exec("as:hunter2\"hunter2");
+        let clean = redactor.clean_call(&call).expect("clean");
+        assert_eq!(*clean, exec("as:[secret:TOKEN]"));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use windlass_journal::{Journal, RecordedCall};
 use windlass_model::call::{FileCall, SecretCall, SshOp};
 use windlass_model::{Call, CallContext, CallError, Capability, Class, Reply};
 
+use crate::Redactor;
+
 /// The code of a call that is not the one that was recorded.
 pub const DIVERGED: &str = "resume.diverged";
 /// The code of what the journal cannot give again.
@@ -25,6 +27,8 @@ pub struct Replayed {
     replaying: Arc<AtomicBool>,
     stopped: Mutex<Option<CallError>>,
     journal: Journal,
+    /// The record has no secret in plain text: calls are compared without.
+    redactor: Arc<Redactor>,
     /// For what was not answered, or not asked.
     next: Arc<dyn Capability>,
     /// Below the journal: for bytes that were answered, and are not in it.
@@ -36,6 +40,7 @@ impl Replayed {
         calls: BTreeMap<u64, RecordedCall>,
         taken: BTreeMap<u64, Reply>,
         journal: Journal,
+        redactor: Arc<Redactor>,
         next: Arc<dyn Capability>,
         again: Arc<dyn Capability>,
     ) -> Self {
@@ -45,6 +50,7 @@ impl Replayed {
             taken,
             stopped: Mutex::new(None),
             journal,
+            redactor,
             next,
             again,
         }
@@ -114,7 +120,8 @@ impl Capability for Replayed {
             return self.next.call(context, call).await;
         };
         let then = recorded.call.here();
-        if then != Some(&call) {
+        let clean = self.redactor.clean_call(&call)?.into_owned();
+        if then != Some(&clean) {
             let then = then.map_or_else(|| recorded.name.clone(), shown);
             return Err(self.stop(
                 CallError::conflict(
@@ -123,7 +130,7 @@ impl Capability for Replayed {
                         "step {} does not do what it did: call {} was\n  {then}\nand is now\n  {}",
                         id.step,
                         id.seq,
-                        shown(&call)
+                        shown(&clean)
                     ),
                 )
                 .hint(

@@ -91,11 +91,23 @@ async fn stage(
         intent.expect("intent");
     }
     let world = Arc::new(World(AtomicUsize::new(0), says));
-    let next = Journalled::new(journal.clone(), Arc::clone(&world) as Arc<dyn Capability>);
+    let redactor = Arc::new(crate::Redactor::new(&windlass_model::Secrets::default()));
+    let next = Journalled::new(
+        journal.clone(),
+        Arc::clone(&redactor),
+        Arc::clone(&world) as Arc<dyn Capability>,
+    );
     let calls = calls.into_iter().map(|call| (call.id.seq, call)).collect();
     let again = Arc::clone(&world) as Arc<dyn Capability>;
     Stage {
-        replay: Replayed::new(calls, taken, journal.clone(), Arc::new(next), again),
+        replay: Replayed::new(
+            calls,
+            taken,
+            journal.clone(),
+            redactor,
+            Arc::new(next),
+            again,
+        ),
         world,
         journal,
         _dir: dir,
