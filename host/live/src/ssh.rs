@@ -157,6 +157,7 @@ impl Connections {
                 cancel: Default::default(),
                 log: Arc::new(windlass_model::backend::NoLog),
                 blobs: Default::default(),
+                answered: Default::default(),
             };
             let request = exec::Request::script(String::new().into(), exec::Output::Log, false);
             // Best effort: the next run sweeps what stays.
