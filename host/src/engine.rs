@@ -7,6 +7,7 @@
 mod away;
 mod bus;
 mod changes;
+mod cleanup;
 pub(crate) mod lease;
 mod notify;
 mod policy;
@@ -326,7 +327,7 @@ fn outcome_of(failure: Option<&Failure>) -> Outcome {
 pub async fn run(input: RunInput) -> RunResult {
     let clock = Instant::now();
     let (context, reused) = Context::new(input);
-    let (failure, held) = body(&context, &reused).await;
+    let (mut failure, held) = body(&context, &reused).await;
     let mut restored = BTreeMap::new();
     match outcome_of(failure.as_ref()) {
         Outcome::Succeeded => rollback::mark_good(&context).await,
@@ -342,6 +343,9 @@ pub async fn run(input: RunInput) -> RunResult {
             };
             restored = rollback::put_back(&context, failure.as_ref(), extent).await;
         }
+    }
+    if held.began && !needs_person(failure.as_ref()) {
+        failure = cleanup::run(&context, held.ended, failure, &reused, &held.away).await;
     }
     context
         .finish(failure.as_ref(), &restored, clock, held.lease)
@@ -398,6 +402,8 @@ struct Held {
     lease: Option<lease::Holding>,
     /// Whether it came to the steps.
     began: bool,
+    ended: schedule::Ended,
+    away: Away,
 }
 
 /// Preflight, lease, steps. Gives the first failure.
@@ -421,13 +427,15 @@ async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Hel
             None => std::future::pending().await,
         }
     };
-    let steps = schedule::run(context, reused, &away);
-    tokio::pin!(steps);
-    let failure = tokio::select! {
-        failure = &mut steps => failure,
+    let mut steps = Box::pin(schedule::run(context, reused, &away));
+    let overrun = tokio::select! {
+        ended = &mut steps => {
+            held.ended = ended;
+            None
+        }
         () = overrun => {
             context.cancel.cancel();
-            let _ = steps.await;
+            held.ended = steps.as_mut().await;
             let limit = duration(millis(limit.unwrap_or_default()));
             Some((None, CallError::timeout(
                 "run.timeout",
@@ -435,6 +443,9 @@ async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Hel
             ).hint("raise `timeout` under [run]")))
         }
     };
+    drop(steps);
+    held.away = away;
+    let failure = overrun.or_else(|| held.ended.failure.clone());
     let lost = context.leases.lost();
     (lost.map(|error| (None, error)).or(failure), held)
 }

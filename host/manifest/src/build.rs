@@ -13,8 +13,8 @@ use windlass_model::{StepName, TargetName};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Span, suggestion};
 use crate::expression::{Expression, Template};
 use crate::graph::{
-    DEFAULT_NOTIFY_TIMEOUT, DEFAULT_TIMEOUT, Environment, Graph, Inputs, Node, NotifyNode,
-    PluginSource, SecretUse, Settings, WrittenGrant,
+    DEFAULT_CLEANUP_TIMEOUT, DEFAULT_NOTIFY_TIMEOUT, DEFAULT_TIMEOUT, Environment, Graph, Inputs,
+    Node, NotifyNode, PluginSource, SecretUse, Settings, WrittenGrant,
 };
 use crate::manifest::{Hosts, Key, Manifest, Step, TargetAddress, TextSource};
 use crate::parse::bad_grant;
@@ -65,6 +65,7 @@ impl Builder<'_> {
         let order = self
             .order(&edges)
             .unwrap_or_else(|| (0..edges.len()).collect());
+        self.after_the_end(&edges);
         let selected = self.selected(&edges);
         let tag = self.resolver.tag();
         let environment = self.environment();
@@ -84,6 +85,7 @@ impl Builder<'_> {
             }
             nodes.push(self.node(name, step, needs, selected.contains(&index)));
         }
+        nodes.sort_by_key(|node| node.cleanup);
         let notify = self.notifications();
         let registries = self.registries();
         let (targets, active) = self.targets(environment.as_ref(), &nodes);
@@ -185,6 +187,29 @@ impl Builder<'_> {
         all
     }
 
+    /// Nothing can wait for a step that runs when everything has ended.
+    fn after_the_end(&mut self, edges: &[Vec<Edge>]) {
+        let steps = &self.manifest.steps;
+        for (index, edges) in edges.iter().enumerate() {
+            for edge in edges {
+                let (Some((name, _)), Some((from, before))) =
+                    (steps.get_index(index), steps.get_index(edge.from))
+                else {
+                    continue;
+                };
+                if before.cleanup {
+                    self.resolver.report(
+                        "manifest.needs-cleanup",
+                        edge.span,
+                        format!("step {name} waits for {from}, which cleans up"),
+                        "this step",
+                        Some("steps with `cleanup = true` run when all others have ended, all at once".to_owned()),
+                    );
+                }
+            }
+        }
+    }
+
     fn itself(&mut self, name: &str, span: Span) {
         self.resolver.report(
             "manifest.cycle",
@@ -266,6 +291,12 @@ impl Builder<'_> {
                 }
             }
             chosen.retain(|index| after.contains(index));
+        }
+        // Every run ends with them, unless they lack what they clean up.
+        for (index, step) in self.manifest.steps.values().enumerate() {
+            if step.cleanup && edges[index].iter().all(|edge| chosen.contains(&edge.from)) {
+                chosen.insert(index);
+            }
         }
         chosen
     }
@@ -375,10 +406,15 @@ impl Builder<'_> {
             plugin: self.plugin(&step.uses.value),
             needs,
             targets,
-            timeout: step.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            timeout: step.timeout.unwrap_or(if step.cleanup {
+                DEFAULT_CLEANUP_TIMEOUT
+            } else {
+                DEFAULT_TIMEOUT
+            }),
             retry: step.retry,
             grants,
             continue_on_error: step.continue_on_error,
+            cleanup: step.cleanup,
             selected,
             place: self.place(step.key),
             uses_span: step.uses.span,

@@ -19,6 +19,8 @@ use crate::manifest::{Manifest, NotifyEvent, Retry, RollbackMode, SecretSource};
 
 /// The deadline of a step that has none written.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Of a step that cleans up.
+pub const DEFAULT_CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The deadline of a notification that has none written.
 pub const DEFAULT_NOTIFY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -158,6 +160,8 @@ pub struct Node {
     pub retry: Retry,
     pub grants: Vec<WrittenGrant>,
     pub continue_on_error: bool,
+    /// Runs when everything else has ended, however it ended. These are the last.
+    pub cleanup: bool,
     /// False when `--only` or `--from` leaves it out.
     pub selected: bool,
     /// Of its name in the manifest.

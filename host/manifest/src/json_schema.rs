@@ -120,6 +120,7 @@ pub fn manifest_schema() -> Value {
             ]},
             "grant": grant,
             "continue_on_error": {"type": "boolean", "default": false, "description": "Its failure does not fail the run."},
+            "cleanup": {"type": "boolean", "default": false, "description": "Runs when all other steps have ended, also after a failure or a cancel."},
         }),
         &["uses"],
     );

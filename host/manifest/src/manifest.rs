@@ -171,6 +171,8 @@ pub struct Step {
     pub retry: Retry,
     pub grants: Vec<Template>,
     pub continue_on_error: bool,
+    /// Runs when everything else has ended, however it ended.
+    pub cleanup: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

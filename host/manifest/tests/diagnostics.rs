@@ -46,6 +46,11 @@ case!(
      [step.c]\nuses = \"docker-build\"\nneeds = [\"a\"]\nwith = { context = \".\" }\n"
 );
 case!(
+    needs_cleanup,
+    "[step.a]\nuses = \"docker-build\"\nwith = { context = \".\" }\ncleanup = true\n\
+     [step.b]\nuses = \"docker-build\"\nneeds = [\"a\"]\nwith = { context = \".\" }\n"
+);
+case!(
     cycle_of_variables,
     "[vars]\na = \"{{ vars.b }}\"\nb = \"x{{ vars.a }}\"\n\
      [step.build]\nuses = \"docker-build\"\nwith = { context = \"{{ vars.a }}\" }\n"

@@ -17,15 +17,46 @@ use super::away::Away;
 use super::step::{Done, execute};
 use super::{Context, Failure, millis, satisfied};
 
-/// Runs all instances, but none on a target that is away; gives the first
-/// failure.
-pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -> Option<Failure> {
+/// How the steps ended.
+#[derive(Default)]
+pub(super) struct Ended {
+    pub(super) states: BTreeMap<StepKey, StepState>,
+    pub(super) outputs: Arc<Outputs>,
+    /// The first one.
+    pub(super) failure: Option<Failure>,
+}
+
+/// Runs all instances but those that clean up, and none on a target that is away.
+pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -> Ended {
+    let all = instances(&context.graph, false);
+    go(context, all, Ended::default(), reused, away).await
+}
+
+/// Runs those that clean up; `ended` is how the others did.
+pub(super) async fn run_cleanup(
+    context: &Arc<Context>,
+    ended: Ended,
+    reused: &Outputs,
+    away: &Away,
+) -> Ended {
+    let all = instances(&context.graph, true);
+    go(context, all, ended, reused, away).await
+}
+
+async fn go(
+    context: &Arc<Context>,
+    mut waiting: Vec<Waiting>,
+    before: Ended,
+    reused: &Outputs,
+    away: &Away,
+) -> Ended {
     // Shared with the steps that run: copied only when one of them ends meanwhile.
-    let mut outputs = Arc::new(Outputs::default());
-    let mut ended: BTreeMap<StepKey, StepState> = BTreeMap::new();
-    let mut waiting: Vec<Waiting> = instances(&context.graph);
+    let Ended {
+        states: mut ended,
+        mut outputs,
+        mut failure,
+    } = before;
     let mut running = JoinSet::new();
-    let mut failure: Option<Failure> = None;
     let limit = context.graph.settings.max_parallel.max(1);
 
     loop {
@@ -111,7 +142,11 @@ pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -
             None => break,
         }
     }
-    failure
+    Ended {
+        states: ended,
+        outputs,
+        failure,
+    }
 }
 
 /// What a panic said.
@@ -129,8 +164,8 @@ struct Waiting {
     dependencies: Vec<StepKey>,
 }
 
-fn instances(graph: &Graph) -> Vec<Waiting> {
-    let nodes = graph.steps.iter();
+fn instances(graph: &Graph, cleanup: bool) -> Vec<Waiting> {
+    let nodes = graph.steps.iter().filter(|node| node.cleanup == cleanup);
     let pairs = nodes.flat_map(|node| node.instances().into_iter().map(move |step| (node, step)));
     pairs
         .map(|(node, step)| Waiting {

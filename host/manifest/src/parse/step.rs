@@ -85,6 +85,7 @@ impl Reader {
             "retry",
             "grant",
             "continue_on_error",
+            "cleanup",
         ];
         let what = format!("[step.{name}]");
         let mut entries = self.table(item, &what, KEYS)?;
@@ -114,6 +115,9 @@ impl Reader {
         let continue_on_error = entries
             .shift_remove("continue_on_error")
             .is_some_and(|(_, item)| self.boolean(&item, "`continue_on_error`"));
+        let cleanup = entries
+            .shift_remove("cleanup")
+            .is_some_and(|(_, item)| self.boolean(&item, "`cleanup`"));
         Some(Step {
             key,
             uses,
@@ -125,6 +129,7 @@ impl Reader {
             retry,
             grants,
             continue_on_error,
+            cleanup,
         })
     }
 
