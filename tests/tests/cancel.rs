@@ -18,8 +18,12 @@ const CLEANUP: Duration = Duration::from_secs(12);
 
 /// Ctrl-C, as a person types it, and the end.
 fn interrupt(run: Running) -> Outcome {
+    stop(run, "INT")
+}
+
+fn stop(run: Running, signal: &str) -> Outcome {
     let asked = Instant::now();
-    run.signal("INT");
+    run.signal(signal);
     let outcome = run.wait().unwrap();
     let took = asked.elapsed();
     assert_eq!(outcome.code, Some(130), "{outcome}");
@@ -97,7 +101,7 @@ fn in_a_check_of_an_image() {
         .spawn()
         .unwrap();
     assert!(wait_for_container(&image, &mut run), "{}", run.stderr());
-    let outcome = interrupt(run);
+    let outcome = stop(run, "TERM");
     assert_eq!(
         outcome.step("verify", "")["state"],
         "cancelled",
@@ -217,7 +221,7 @@ fn in_a_probe() {
         .spawn()
         .unwrap();
     assert!(run.wait_for("attempt 1/900", LIMIT), "{}", run.stderr());
-    let outcome = interrupt(run);
+    let outcome = stop(run, "TERM");
     assert_eq!(
         outcome.step("health", "prod_1")["state"],
         "cancelled",

@@ -93,6 +93,29 @@ fn a_run_that_may_not_wait_says_who_holds_the_lease() {
 }
 
 #[test]
+fn a_run_that_waits_can_be_cancelled() {
+    require!(Sshd, Git, Windlass);
+    let project = Commands::start("", Commands::gate()).unwrap();
+    let mut first = project.run(&["--json"]).spawn().unwrap();
+    assert!(started(&project, &mut first, 1), "{}", first.stderr());
+    for signal in ["INT", "TERM"] {
+        let mut second = project.run(&["--json"]).spawn().unwrap();
+        assert!(
+            second.wait_for("\"lease-waiting\"", LIMIT),
+            "{}",
+            second.stderr()
+        );
+        second.signal(signal);
+        let second = second.wait().unwrap();
+        assert_eq!(second.code, Some(130), "{second}");
+        assert!(project.is_leased(), "the first one's: {second}");
+    }
+    project.open_gate().unwrap();
+    let first = first.wait().unwrap();
+    assert_eq!(first.code, Some(0), "{first}");
+}
+
+#[test]
 fn the_lease_of_a_killed_run_expires() {
     require!(Sshd, Git, Windlass);
     let project = Commands::start(AT_ONCE, Commands::gate()).unwrap();

@@ -114,6 +114,24 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Gives up what the run holds, for a process that has no time left.
+    pub(crate) async fn release_all(&self, context: &CallContext) {
+        let held = self.ssh.fences().into_iter().map(|(target, fence)| {
+            self.call(
+                context,
+                LeaseCall {
+                    target,
+                    path: fence.path,
+                    op: LeaseOp::Release,
+                },
+            )
+        });
+        // Best effort: a lease that stays expires.
+        futures_util::future::join_all(held).await;
+    }
+}
+
 /// The lease under which this run works on a target. Operations carry it.
 #[derive(Clone, Debug)]
 pub(crate) struct Fence {

@@ -83,6 +83,12 @@ impl Live {
         &self.docker
     }
 
+    /// Gives up the leases that this run holds, until the deadline of `context`, whose run it
+    /// is: for a process that ends at once.
+    pub async fn release_leases(&self, context: &CallContext) {
+        self.lease.release_all(context).await;
+    }
+
     /// Ends connections and removes key files. Bounded: a connection that does
     /// not end is abandoned after a second.
     pub async fn close(&self) {

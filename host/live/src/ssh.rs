@@ -211,6 +211,13 @@ impl Connections {
         }
     }
 
+    pub(crate) fn fences(&self) -> Vec<(TargetName, Fence)> {
+        let names = self.entries.keys();
+        names
+            .filter_map(|name| Some((name.clone(), self.fence(name)?)))
+            .collect()
+    }
+
     pub(crate) fn fence(&self, target: &TargetName) -> Option<Fence> {
         let entry = self.entries.get(target)?;
         let fence = entry.fence.lock().unwrap_or_else(PoisonError::into_inner);

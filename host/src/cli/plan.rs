@@ -84,7 +84,7 @@ async fn make(args: PlanArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     }
     let backends = session.backends(terminal).await?;
     let cancel = CancellationToken::new();
-    super::signals::watch(*terminal, cancel.clone());
+    super::signals::watch(*terminal, cancel.clone(), None);
     let input = session.input(&backends, Reporters::new(), cancel);
     let previewed = preview(input).await;
     backends.close().await;

@@ -136,7 +136,11 @@ async fn put_back(args: RollbackArgs, terminal: &Terminal) -> Result<Exit, Exit>
     let journal = open_journal(&session, &args.state, terminal)?;
     let alive = alive::enter(&session, &args.state, &backends, terminal).await;
     let cancel = CancellationToken::new();
-    signals::watch(*terminal, cancel.clone());
+    signals::watch(
+        *terminal,
+        cancel.clone(),
+        Some(backends.leases(session.run)),
+    );
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
     let mut input = session.input(&backends, reporters, cancel);

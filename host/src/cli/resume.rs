@@ -327,7 +327,11 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     reopened.map_err(read)?;
 
     let cancel = CancellationToken::new();
-    signals::watch(*terminal, cancel.clone());
+    signals::watch(
+        *terminal,
+        cancel.clone(),
+        Some(backends.leases(session.run)),
+    );
     let shown = Shown::new(&args.which.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
     let mut input = session.input(&backends, reporters, cancel);
@@ -476,7 +480,11 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let alive = alive::enter(&session, &args.state, &backends, terminal).await;
     let reused = reused(&session, &journal, terminal)?;
     let cancel = CancellationToken::new();
-    signals::watch(*terminal, cancel.clone());
+    signals::watch(
+        *terminal,
+        cancel.clone(),
+        Some(backends.leases(session.run)),
+    );
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
     let inputs = session.kept_inputs(&found.options, &backends);

@@ -216,7 +216,11 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let reused = reused(&session, &journal, terminal)?;
 
     let cancel = CancellationToken::new();
-    signals::watch(*terminal, cancel.clone());
+    signals::watch(
+        *terminal,
+        cancel.clone(),
+        Some(backends.leases(session.run)),
+    );
     if let Some(plan) = plan {
         compare_plan(&plan, &session, &backends, cancel.clone(), terminal).await?;
     }

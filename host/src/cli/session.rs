@@ -144,6 +144,14 @@ pub(crate) struct Backends {
 }
 
 impl Backends {
+    /// For a process that has to end at once.
+    pub(crate) fn leases(&self, run: RunId) -> super::signals::Leases {
+        super::signals::Leases {
+            live: Arc::clone(&self.live),
+            run,
+        }
+    }
+
     pub(crate) async fn close(self) {
         self.live.close().await;
         // What a socket's process still holds goes with the directory.
