@@ -126,3 +126,45 @@ fn there_is_no_page_without_a_plugin() {
         );
     }
 }
+
+/// A promise without its test is none.
+#[test]
+fn each_promise_names_a_test_that_is_there() {
+    let root = tools::project_root();
+    let page = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let rows = page.lines().filter(|line| {
+        line.starts_with("| ") && !line.starts_with("| promise ") && !line.starts_with("|---")
+    });
+    let mut wrong = Vec::new();
+    let mut named = 0;
+    for row in rows {
+        let mut of_row = 0;
+        // What stands in backticks.
+        for name in row.split('`').skip(1).step_by(2) {
+            let Some((file, test)) = name.split_once("::") else {
+                continue;
+            };
+            of_row += 1;
+            let source = fs::read_to_string(root.join(file)).unwrap_or_default();
+            // Its attribute, and perhaps another, stand right above it.
+            let is_test = source
+                .split(&format!("fn {test}("))
+                .next()
+                .is_some_and(|before| {
+                    before.len() < source.len()
+                        && before.lines().rev().take(4).any(|line| {
+                            line.trim() == "#[test]" || line.trim().starts_with("#[tokio::test")
+                        })
+                });
+            if !is_test {
+                wrong.push(name.to_owned());
+            }
+        }
+        if of_row == 0 {
+            wrong.push(row.to_owned());
+        }
+        named += of_row;
+    }
+    assert!(wrong.is_empty(), "no such tests: {wrong:#?}");
+    assert!(named > 20, "the page was not read");
+}

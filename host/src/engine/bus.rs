@@ -29,6 +29,10 @@ const BATCH: usize = 256;
 /// How often a live display is drawn again.
 const TICK: Duration = Duration::from_millis(100);
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every message is an event, and a box for each would cost more"
+)]
 enum Message {
     Event(Timestamp, Event),
     Flush(oneshot::Sender<()>),

@@ -16,11 +16,11 @@ impl jobs::Host for Guest {
         handles: Vec<Resource<Job>>,
         timeout_ms: u32,
     ) -> Trapped<Result<Option<u32>, types::Error>> {
+        self.sees_events()?;
         if handles.len() > limits::MAX_JOBS {
             let limit = limits::MAX_JOBS;
             return Err(self.reached(format!("its limit of {limit} jobs in one `select`")));
         }
-        self.sees_events()?;
         let end = tokio::time::Instant::now() + Duration::from_millis(timeout_ms.into());
         let cancel = self.setup.cancel.clone();
         loop {
