@@ -169,6 +169,10 @@ impl Earlier {
             done.reason = Some("done in the run that is retried".to_owned());
             done.error = None;
         }
+        // The releases that good steps put up are this run's to mark as good.
+        let good = calls.iter();
+        let good = good.filter(|call| earlier.ended.contains_key(&call.id.step));
+        earlier.calls = good.cloned().collect();
         earlier
     }
 

@@ -297,6 +297,36 @@ fn what_was_put_back_is_done_again_with_what_follows() {
 }
 
 #[test]
+fn releases_of_good_steps_are_the_retrys_to_mark() {
+    let staged = Reply::Staged(windlass_model::reply::Staged {
+        id: "r1".into(),
+        changed: true,
+        previous: Some("r0".into()),
+        missing_images: Vec::new(),
+    });
+    let activate = releases(ReleasesOp::Activate {
+        id: "r1".into(),
+        timeout_ms: 1,
+        remove_orphans: false,
+    });
+    let stage = releases(ReleasesOp::Stage(Box::<StageSpec>::default()));
+    let calls = vec![
+        recorded(on_prod("deploy"), 1, 31, stage, Some(Ok(staged))),
+        recorded(on_prod("deploy"), 2, 32, activate, Some(Ok(Reply::Done))),
+    ];
+    let events = told(vec![
+        ended(build(), StepState::Succeeded),
+        ended(on_prod("deploy"), StepState::Succeeded),
+        ended(on_prod("health"), StepState::Failed),
+        finished(),
+    ]);
+    let retried = Earlier::of_failed(&graph(), &events, &calls);
+    let changes = super::super::changes::Changes::of(&retried.calls).all();
+    assert_eq!(changes.len(), 1);
+    assert!(changes[0].1.active && changes[0].1.release == "r1");
+}
+
+#[test]
 fn the_engine_counts_its_own_calls_on() {
     let release = Call::Lease(LeaseCall {
         target: TargetName::from("prod_1"),
