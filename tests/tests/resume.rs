@@ -518,3 +518,37 @@ fn a_notification_goes_out_at_most_once() {
     }
     assert!(before > 0, "no kill came before the notification");
 }
+
+#[test]
+fn a_secret_that_was_given_as_a_variable_is_not_kept() {
+    require!(Sshd, Git, Windlass);
+    let steps = r#"[vars]
+word = ""
+[step.one]
+uses = "ssh-run"
+on = "{{ environment.targets }}"
+with = { argv = ["sh", "-c", "exit 3"], env = { TOKEN = { secret = "TOKEN" }, WORD = "{{ vars.word }}" } }"#;
+    let mut project = Commands::start("", steps).unwrap();
+    project.workspace.set_env("TOKEN", "correct-horse-battery");
+    let failed = project
+        .run(&["--var", "word=correct-horse-battery"])
+        .run()
+        .unwrap();
+    assert_eq!(failed.code, Some(1), "{failed}");
+    for entry in fs::read_dir(project.workspace.path().join(".windlass")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            let bytes = fs::read(&path).unwrap();
+            let found = bytes
+                .windows(21)
+                .any(|part| part == b"correct-horse-battery");
+            assert!(!found, "{}", path.display());
+        }
+    }
+    let refused = resume(&project, &[]).run().unwrap();
+    assert_eq!(refused.code, Some(2), "{refused}");
+    assert!(
+        refused.says("variable word") && refused.says("held a secret"),
+        "{refused}"
+    );
+}

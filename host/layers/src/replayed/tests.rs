@@ -7,7 +7,7 @@ use windlass_journal::{Answer, Stored};
 use windlass_model::backend::NoLog;
 use windlass_model::call::{DockerCall, DockerOp, SshCall};
 use windlass_model::reply::Exit;
-use windlass_model::{BlobRef, CallId, RunId, StepKey, TargetName};
+use windlass_model::{BlobRef, CallId, RunId, Secrets, StepKey, TargetName};
 
 use super::*;
 use crate::Journalled;
@@ -91,7 +91,9 @@ async fn stage(
         intent.expect("intent");
     }
     let world = Arc::new(World(AtomicUsize::new(0), says));
-    let redactor = Arc::new(crate::Redactor::new(&windlass_model::Secrets::default()));
+    let mut secrets = Secrets::default();
+    secrets.insert("TOKEN", "hunter2hunter2".to_owned().into());
+    let redactor = Arc::new(crate::Redactor::new(&secrets));
     let next = Journalled::new(
         journal.clone(),
         Arc::clone(&redactor),
@@ -219,4 +221,23 @@ async fn bytes_are_read_again_and_must_be_the_same() {
             Err(error) => assert!(!same && error.code == DIVERGED),
         }
     }
+}
+
+#[tokio::test]
+async fn a_secret_in_a_call_is_neither_kept_nor_a_difference() {
+    let stage = stage(Vec::new(), BTreeMap::new(), Ok(Reply::Done)).await;
+    let call = exec("--token=hunter2hunter2");
+    let answer = stage.replay.call(&context(1), call.clone()).await;
+    assert_eq!(answer, Ok(Reply::Done));
+    let kept = stage.journal.calls(context(1).id.run).expect("calls");
+    assert_eq!(kept[0].call.here(), Some(&exec("--token=[secret:TOKEN]")));
+
+    let record = vec![recorded(
+        1,
+        &exec("--token=[secret:TOKEN]"),
+        Some(Ok(Reply::Done)),
+    )];
+    let stage = self::stage(record, BTreeMap::new(), Ok(Reply::Done)).await;
+    let answer = stage.replay.call(&context(1), call).await;
+    assert_eq!((answer, stage.made()), (Ok(Reply::Done), 0));
 }
