@@ -552,3 +552,21 @@ with = { argv = ["sh", "-c", "exit 3"], env = { TOKEN = { secret = "TOKEN" }, WO
         "{refused}"
     );
 }
+
+/// A command outlives the engine that began it: whoever asks for it again hears how it
+/// ended, and it does not run twice.
+#[test]
+fn redo_finds_the_command_that_ran_on() {
+    require!(Sshd, Git, Windlass);
+    let project = held("");
+    let run = begun(&project);
+    run.signal("KILL");
+    run.wait().unwrap();
+    project.open_gate().unwrap();
+    let words = ["--on-ambiguous", "redo"];
+    let outcome = resume(&project, &words).run().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    let log = project.log();
+    let counts = ["one", "start", "end", "three"].map(|step| count(&log, step));
+    assert_eq!(counts, [1, 1, 1, 1], "{log}{outcome}");
+}
