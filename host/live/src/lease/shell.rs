@@ -122,3 +122,57 @@ pub(super) const FENCED: &str = r#"fenced() {
   return 1
 }
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What `held` says of a holder whose lease was written at 1000 s, by a clock that
+    /// shows `now`; `$left` when it holds.
+    fn left(holder: &str, now: u32) -> String {
+        let dir = tempfile::tempdir().expect("directory");
+        std::fs::write(dir.path().join("holder"), format!("{holder}\n")).expect("written");
+        // As on a system that does not tell when it was started.
+        let read = READ.replace("/proc/uptime", "/nonexistent");
+        let script = format!(
+            "P={}\ndate() {{ echo {now}; }}\n{read}\nheld && echo $left",
+            dir.path().display()
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .expect("shell");
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .trim()
+            .to_owned()
+    }
+
+    #[test]
+    fn without_the_time_since_the_start_the_clock_counts() {
+        let holder = "run 1 1000 1060 60 Pw== date - .";
+        assert_eq!(left(holder, 1010), "50");
+        assert_eq!(left(holder, 1060), "");
+        // Set back, or another clock: it lasts no longer than its time to live from now on.
+        assert_eq!(left(holder, 500), "60");
+        assert_eq!(left("run 1 1000 1060 60 Pw== other-start - .", 1200), "60");
+    }
+
+    #[test]
+    fn a_lock_without_an_end_holds() {
+        assert_eq!(left("run 1 1000 1000 0 Pw== date Pw== .", 99_999), "-98999");
+    }
+
+    #[test]
+    fn what_is_not_whole_holds_nothing() {
+        for holder in [
+            "",
+            "run",
+            "run 1 1000 1060 60 Pw== date -",
+            "run x 1000 1060 60 Pw== date - .",
+        ] {
+            assert_eq!(left(holder, 1010), "", "{holder:?}");
+        }
+    }
+}

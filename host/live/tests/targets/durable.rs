@@ -244,3 +244,22 @@ async fn the_same_call_of_another_engine_finds_the_command() {
     second.live.close().await;
     eventually("nothing kept", || kept(&sshd, &first).is_empty()).await;
 }
+
+/// What a dead run left goes after a day; what is younger may still be asked for.
+#[tokio::test]
+async fn what_a_dead_run_left_goes_after_a_day() {
+    require!(Sshd);
+    let sshd = Sshd::start().unwrap();
+    let world = world(&sshd);
+    let said = sshd.exec("echo $HOME").unwrap().stdout;
+    let calls = PathBuf::from(String::from_utf8(said).unwrap().trim()).join(".windlass/calls");
+    let [old, young] = ["0-old-1-1", "0-young-1-1"].map(|name| calls.join(name));
+    for dir in [&old, &young] {
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("out"), "x").unwrap();
+    }
+    let touched = sshd.exec(&format!("touch -d '2 days ago' {}", old.display()));
+    assert!(touched.unwrap().status.success());
+    assert_eq!(world.sh("true").await.unwrap().code, 0);
+    assert!(!old.exists() && young.exists());
+}
