@@ -463,10 +463,10 @@ fn a_silent_step_says_what_it_waits_for() {
         let buffer = Buffer::default();
         let mut plain = Plain::new(buffer.clone(), options(verbosity));
         for event in &events {
-            plain.event(event).unwrap();
+            plain.event(event).expect("written");
         }
         for second in 2..70 {
-            plain.tick(at(second * 1000)).unwrap();
+            plain.tick(at(second * 1000)).expect("written");
         }
         let text = buffer.text();
         let lines: Vec<String> = text.lines().skip(2).map(str::to_owned).collect();
