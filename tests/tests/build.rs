@@ -556,7 +556,8 @@ with = { image = "IMAGE:1", pull = "never", command = ["true"], network = "{{ st
         3,
         &[
             "docker.network (steps.choose.stdout_tail)",
-            "add under [step.job]: grant = ",
+            "add under [step.job]:",
+            "grant = [\"docker.network",
         ],
     );
     assert_eq!(project.containers(), [""; 0]);

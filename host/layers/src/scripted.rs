@@ -479,7 +479,7 @@ pub async fn hang(context: &CallContext, name: &str) -> CallError {
 pub fn lost(call: &Call) -> CallError {
     let code = match call {
         Call::Docker(call) if call.engine.is_local() => "docker.connection-lost",
-        Call::Http(_) => "http.connection",
+        Call::Http(_) => "http.lost",
         Call::Registry(_) => "registry.unreachable",
         _ if call.target().is_some() => "ssh.lost",
         _ => "connection.lost",

@@ -2,7 +2,7 @@
 //! mark them good, or put the former ones back.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -133,7 +133,8 @@ impl Changes {
         Arc::new(Watch {
             changes: self.clone(),
             next,
-            unresolved: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            lost: AtomicBool::new(false),
         })
     }
 }
@@ -141,23 +142,40 @@ impl Changes {
 pub(super) struct Watch {
     changes: Changes,
     next: Arc<dyn Capability>,
-    unresolved: AtomicBool,
+    /// Calls that must not happen twice and have no answer yet.
+    waiting: AtomicUsize,
+    /// The answer to one of them never came.
+    lost: AtomicBool,
 }
 
 impl Watch {
     /// Whether a call that must not happen twice may have happened: its answer
     /// was lost. Then nothing is tried again by itself.
     pub(super) fn unresolved_once(&self) -> bool {
-        self.unresolved.load(Ordering::Relaxed)
+        self.lost.load(Ordering::Relaxed) || self.waiting.load(Ordering::Relaxed) > 0
     }
 }
 
+/// Errors of connections that never came about: nothing was sent.
+const NOTHING_SENT: [&str; 9] = [
+    "docker.no-engine",
+    "docker.unreachable",
+    "http.connection",
+    "http.dns",
+    "ssh.connect-failed",
+    "ssh.no-client",
+    "ssh.no-place",
+    "ssh.session-failed",
+    "ssh.unreachable",
+];
+
 /// Whether an error leaves open if the call took place.
 pub(super) fn lost(error: &CallError) -> bool {
-    matches!(
-        error.kind,
-        ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Internal
-    ) || error.code == "ssh.lost"
+    match error.kind {
+        ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Internal => true,
+        ErrorKind::Unavailable => !NOTHING_SENT.contains(&error.code.as_str()),
+        _ => false,
+    }
 }
 
 /// A release that fails to come up puts the former one back by itself; one
@@ -178,17 +196,84 @@ impl Capability for Watch {
             _ => None,
         };
         if once {
-            // Until the answer is there.
-            self.unresolved.store(true, Ordering::Relaxed);
+            // A call that is given up in the middle stays counted.
+            self.waiting.fetch_add(1, Ordering::Relaxed);
         }
         let answer = self.next.call(context, call).await;
         if once {
-            let lost = answer.as_ref().is_err_and(lost);
-            self.unresolved.store(lost, Ordering::Relaxed);
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            if answer.as_ref().is_err_and(lost) {
+                self.lost.store(true, Ordering::Relaxed);
+            }
         }
         if let Some((place, op)) = noted {
             self.changes.note(place, &op, Some(&answer));
         }
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_model::backend::NoLog;
+    use windlass_model::call::{SshCall, SshOp};
+    use windlass_model::reply::Exit;
+    use windlass_model::{CallId, RunId, StepKey};
+
+    use super::*;
+
+    /// Answers as its command says.
+    struct World;
+
+    #[async_trait]
+    impl Capability for World {
+        async fn call(&self, _context: &CallContext, call: Call) -> Result<Reply, CallError> {
+            let text = format!("{call:?}");
+            if text.contains("refused") {
+                Err(CallError::unavailable("ssh.unreachable", "nobody is there"))
+            } else if text.contains("cut") {
+                Err(CallError::unavailable("http.lost", "no whole answer"))
+            } else {
+                Ok(Reply::Exit(Exit::default()))
+            }
+        }
+    }
+
+    async fn unresolved_after(words: &[&str]) -> bool {
+        let watch = Changes::default().watch(Arc::new(World));
+        for word in words {
+            let context = CallContext {
+                id: CallId {
+                    run: RunId(uuid::Uuid::nil()),
+                    step: StepKey::new("migrate", None),
+                    attempt: 1,
+                    seq: 1,
+                },
+                deadline: tokio::time::Instant::now(),
+                cancel: Default::default(),
+                log: Arc::new(NoLog),
+                blobs: Default::default(),
+                answered: Default::default(),
+            };
+            let call = Call::Ssh(SshCall {
+                target: TargetName::from("prod_1"),
+                op: SshOp::Exec {
+                    argv: vec![(*word).into()],
+                    env: Vec::new(),
+                    stdin: None,
+                    dir: None,
+                },
+            });
+            let _ = watch.call(&context, call).await;
+        }
+        watch.unresolved_once()
+    }
+
+    #[tokio::test]
+    async fn what_was_lost_stays_lost() {
+        assert!(!unresolved_after(&["well", "refused"]).await);
+        assert!(unresolved_after(&["cut"]).await);
+        // What goes well afterwards says nothing of it.
+        assert!(unresolved_after(&["cut", "well"]).await);
     }
 }

@@ -21,6 +21,12 @@ impl Reason {
             text: text.to_owned(),
             retryable,
         };
+        // Whether the other side may have taken the request makes two codes.
+        let broken = if error.is_connect() {
+            "http.connection"
+        } else {
+            "http.lost"
+        };
         let mut next: Option<&(dyn Error + 'static)> = error.source();
         let mut dns = false;
         let mut last = String::new();
@@ -41,13 +47,13 @@ impl Reason {
                     _ => None,
                 };
                 if let Some(text) = known {
-                    return make("http.connection", text, true);
+                    return make(broken, text, true);
                 }
             }
             if let Some(hyper) = cause.downcast_ref::<hyper::Error>() {
                 if hyper.is_incomplete_message() {
                     return make(
-                        "http.connection",
+                        broken,
                         "connection closed before the answer was complete",
                         true,
                     );

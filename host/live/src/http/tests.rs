@@ -196,11 +196,11 @@ async fn failures_say_why() {
     for (url, code, why) in [
         (format!("http://{free}/"), "http.connection", "refused"),
         ("http://no-such-host.invalid/".into(), "http.dns", "DNS"),
-        (says(b""), "http.connection", "closed"),
+        (says(b""), "http.lost", "closed"),
         (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "http.not-http", "HTTP"),
         (
             says(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"),
-            "http.connection",
+            "http.lost",
             "closed",
         ),
         (
@@ -323,7 +323,7 @@ async fn a_socket_stands_for_the_host() {
         .expect_err("nobody");
     let reason = super::Reason::of(&error);
     assert!(reason.retryable, "{reason:?}");
-    assert_eq!(reason.code, "http.connection");
+    assert_eq!(reason.code, "http.lost");
 }
 
 #[tokio::test]
