@@ -556,8 +556,8 @@ with = { image = "IMAGE:1", pull = "never", command = ["true"], network = "{{ st
         3,
         &[
             "docker.network (steps.choose.stdout_tail)",
-            "add under [step.job]:",
-            "grant = [\"docker.network",
+            "add under [step.job], with what may come out",
+            "grant = [\"docker.network PATTERN\"]",
         ],
     );
     assert_eq!(project.containers(), [""; 0]);
