@@ -282,6 +282,18 @@ fn a_full_disk_is_named_and_leaves_what_was_there() {
     assert_eq!(version(host), "v4");
 }
 
+/// sshd reads the keys as the user who logs in.
+fn let_user_read_keys(host: &Host) {
+    let keys = host.sshd.private_key_file();
+    for path in [
+        keys.parent().unwrap(),
+        &keys.with_file_name("authorized_keys"),
+    ] {
+        let mode = fs::metadata(path).unwrap().permissions().mode() | 0o055;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
 /// Users of a host's own, without a trace on this machine: its mounts are its own.
 fn give_user(host: &Host, in_docker: bool) {
     let members = if in_docker { "deploy" } else { "" };
@@ -308,15 +320,7 @@ fn a_login_that_is_not_root_and_what_a_server_lacks() {
     let fleet = Fleet::start(1, "deploy");
     let host = fleet.hosts.host(0);
     give_user(host, true);
-    // sshd reads the keys as that user.
-    let keys = host.sshd.private_key_file();
-    for path in [
-        keys.parent().unwrap(),
-        &keys.with_file_name("authorized_keys"),
-    ] {
-        let mode = fs::metadata(path).unwrap().permissions().mode() | 0o055;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
+    let_user_read_keys(host);
     let far = |script: &str| {
         let mut ssh = host.sshd.ssh();
         process::output(ssh.args(["-l", "deploy"]).arg(script)).unwrap()
@@ -387,14 +391,7 @@ fn a_login_that_uses_sudo() {
     let fleet = Fleet::start(1, "deploy");
     let host = fleet.hosts.host(0);
     give_user(host, false);
-    let keys = host.sshd.private_key_file();
-    for path in [
-        keys.parent().unwrap(),
-        &keys.with_file_name("authorized_keys"),
-    ] {
-        let mode = fs::metadata(path).unwrap().permissions().mode() | 0o055;
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
+    let_user_read_keys(host);
     // As Debian has it, with a line for this login. Its directory is not the login's.
     let sudoers = |rule: &str| {
         let script = format!(
