@@ -14,6 +14,7 @@ mod job;
 pub mod limits;
 mod output;
 mod plugin;
+mod room;
 mod runtime;
 
 pub use guest::{BlobEntry, ContainerEntry, EngineEntry, RequestEntry, ValueEntry};

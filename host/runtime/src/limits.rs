@@ -14,6 +14,9 @@ pub const MAX_TABLE_ELEMENTS: usize = 200_000;
 pub const MAX_INSTANCES: usize = 100;
 /// As above, for memories and tables.
 pub const MAX_MEMORIES: usize = 100;
+/// Guests at once, unless a caller wants more: each costs address space and a call to the
+/// kernel when the engine starts.
+pub const GUESTS: usize = 32;
 /// Stops runaway recursion before it reaches the host's stack.
 pub const MAX_WASM_STACK_BYTES: usize = 1024 * 1024;
 /// The fiber on which a guest and the host functions it calls run.

@@ -17,6 +17,7 @@ use crate::capabilities::cut;
 use crate::guest::{Guest, LastAnswer, Setup};
 use crate::limits;
 use crate::output::Capture;
+use crate::room::Room;
 use crate::runtime::Host;
 
 /// The version of `windlass:plugin` that this host has.
@@ -148,6 +149,8 @@ pub struct Finished {
 pub struct Plugin {
     host: Host,
     pre: InstancePre<Guest>,
+    /// Memories that each guest takes of the host's room.
+    takes: u32,
     name: String,
     pub digest: PluginDigest,
     pub description: Description,
@@ -216,6 +219,7 @@ impl Plugin {
                 .map(Into::into),
             host,
             pre,
+            takes: Room::of(&component),
             name: name.to_owned(),
             digest,
             imports,
@@ -441,6 +445,7 @@ impl Plugin {
             Ok(UpdateDeadline::Yield(1))
         });
 
+        let mut room = None;
         let ended = {
             let stopped = async {
                 tokio::select! {
@@ -448,7 +453,10 @@ impl Plugin {
                     () = cancel.cancelled() => Stop::Cancel,
                 }
             };
-            let work = work(&mut store, self);
+            let work = async {
+                room = Some(self.host.room.take(self.takes).await?);
+                work(&mut store, self).await
+            };
             tokio::pin!(work);
             tokio::select! {
                 result = &mut work => Ended::Result(result),
@@ -481,6 +489,7 @@ impl Plugin {
             .hint("raise `timeout` of the step, or find out in its log what it waits for")),
         };
         let mut guest = store.into_data();
+        drop(room);
         guest.clean_up().await;
         (result, guest)
     }

@@ -13,12 +13,25 @@ use crate::cache::Cache;
 use crate::guest::Guest;
 use crate::limits::{self, Limits};
 use crate::plugin::{Plugin, PluginError};
+use crate::room::Room;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RuntimeOptions {
     /// Where compiled code is kept; nowhere when absent.
     pub cache: Option<PathBuf>,
     pub limits: Limits,
+    /// How many guests may run at once; more wait for their turn.
+    pub guests: usize,
+}
+
+impl Default for RuntimeOptions {
+    fn default() -> Self {
+        Self {
+            cache: None,
+            limits: Limits::default(),
+            guests: limits::GUESTS,
+        }
+    }
 }
 
 /// Loads plugins. Cheap to clone.
@@ -28,6 +41,7 @@ pub struct Runtime {
     linker: Arc<Linker<Guest>>,
     cache: Cache,
     limits: Arc<Limits>,
+    room: Room,
     ticker: Arc<Ticker>,
 }
 
@@ -54,6 +68,7 @@ impl Drop for Ticker {
 pub(crate) struct Host {
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) room: Room,
     _ticker: Arc<Ticker>,
 }
 
@@ -94,7 +109,13 @@ fn config() -> Config {
 impl Runtime {
     pub fn new(options: RuntimeOptions) -> Result<Self, PluginError> {
         let failed = |error: wasmtime::Error| PluginError::Engine(format!("{error:#}"));
-        let engine = Engine::new(&config()).map_err(failed)?;
+        let room = Room::new(options.guests.max(1));
+        let mut pooled = config();
+        pooled.allocation_strategy(room.pool(&options.limits));
+        // Some machines lack the address space, or forbid to reserve as much.
+        let engine = Engine::new(&pooled)
+            .or_else(|_| Engine::new(&config()))
+            .map_err(failed)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(failed)?;
         bindings::PluginFull::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)
@@ -102,6 +123,7 @@ impl Runtime {
         Ok(Self {
             cache: Cache::new(options.cache, &engine),
             limits: Arc::new(options.limits),
+            room,
             ticker: Arc::new(ticker(&engine)?),
             linker: Arc::new(linker),
             engine,
@@ -152,6 +174,7 @@ impl Runtime {
             Host {
                 engine: self.engine.clone(),
                 limits: Arc::clone(&self.limits),
+                room: self.room.clone(),
                 _ticker: Arc::clone(&self.ticker),
             },
             &self.linker,

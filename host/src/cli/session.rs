@@ -39,12 +39,19 @@ pub(crate) struct Session {
 
 /// The WebAssembly engine, with the user's cache of compiled code.
 pub(crate) fn runtime(terminal: &Terminal) -> Result<Runtime, Exit> {
+    runtime_for(0, terminal)
+}
+
+/// The same, for as many steps at once, if they are more than usual.
+fn runtime_for(steps: usize, terminal: &Terminal) -> Result<Runtime, Exit> {
     let cache = etcetera::choose_base_strategy()
         .ok()
         .map(|dirs| dirs.cache_dir().join("windlass").join("compiled"));
+    let usual = RuntimeOptions::default();
     Runtime::new(RuntimeOptions {
         cache,
-        ..RuntimeOptions::default()
+        guests: usual.guests.max(steps),
+        ..usual
     })
     .map_err(|error| {
         terminal.error(&error.to_string(), None);
@@ -78,7 +85,7 @@ pub(crate) async fn examine(
         .and_then(|recorded| recorded.run)
         .unwrap_or_else(|| RunId(uuid::Uuid::now_v7()));
     let (graph, mut problems) = project.graph(run, started, options);
-    let runtime = runtime(terminal)?;
+    let runtime = runtime_for(graph.settings.max_parallel, terminal)?;
     let (plugins, more) = PluginSet::load(&runtime, &graph, &project.root, &project.lock).await;
     problems.extend(more.iter().cloned());
     problems.extend(graph.check(&plugins.catalog()).iter().cloned());

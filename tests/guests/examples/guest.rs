@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use windlass_sdk::docker::{Engine, RunSpec, Variable};
@@ -104,6 +105,8 @@ enum Mode {
     Random,
     Clock,
     Print,
+    /// Finds what an earlier guest left, and leaves as much itself.
+    Stain,
     // Secrets and outputs.
     SecretOutput,
     SecretLog,
@@ -179,9 +182,13 @@ impl Plugin for Guest {
                 output::json("data", &config.data)
             }
             Mode::Text => output::text("text", &config.text()?.parts()),
-            Mode::Files | Mode::Env | Mode::Socket | Mode::Random | Mode::Clock | Mode::Print => {
-                look(&config)
-            }
+            Mode::Files
+            | Mode::Env
+            | Mode::Socket
+            | Mode::Random
+            | Mode::Clock
+            | Mode::Print
+            | Mode::Stain => look(&config),
             Mode::Panic
             | Mode::PanicLong
             | Mode::PanicSecret
@@ -447,6 +454,16 @@ fn look(config: &Config) -> Result<(), Error> {
                 }
             }
             output::json("data", &found)
+        }
+        Mode::Stain => {
+            static STAINED: AtomicU64 = AtomicU64::new(0);
+            let before = STAINED.fetch_add(1, Ordering::Relaxed);
+            // Fresh memory is zero, so the allocator does not clear it.
+            let mut memory = vec![0_u8; 4 * 1024 * 1024];
+            let left = memory.iter().filter(|byte| **byte != 0).count();
+            memory.fill(0xAA);
+            black_box(&memory);
+            output::string("text", &format!("{before} guests, {left} bytes"))
         }
         Mode::Env => {
             let env: BTreeMap<String, String> = std::env::vars().collect();

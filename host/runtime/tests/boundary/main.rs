@@ -6,6 +6,7 @@ mod interface;
 mod limits;
 mod outputs;
 mod replaying;
+mod room;
 mod stopping;
 mod support;
 mod traps;

@@ -38,6 +38,7 @@ pub(crate) fn runtime(limits: Limits) -> Runtime {
     Runtime::new(RuntimeOptions {
         cache: Some(tools::cache_dir().join("boundary")),
         limits,
+        ..RuntimeOptions::default()
     })
     .expect("a runtime")
 }
