@@ -174,7 +174,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(Exit::Engine.code());
         }
     };
-    let exit = runtime.block_on(dispatch(cli.command, &terminal));
+    // On one of the runtime's own threads: a step that it starts then ends without
+    // another thread being woken.
+    let work = runtime.spawn(async move { dispatch(cli.command, &terminal).await });
+    let exit = match runtime.block_on(work) {
+        Ok(exit) => exit,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
     // A blocked thread (a name look-up, say) must not hold the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     ExitCode::from(exit.code())

@@ -20,7 +20,7 @@ pub async fn collect(
     manifest: &Manifest,
     uses: &[SecretUse],
     root: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &(dyn Fn(&str) -> Option<String> + Sync),
 ) -> Result<Secrets, Diagnostics> {
     let mut secrets = Secrets::default();
     let mut missing = Diagnostics::default();
@@ -47,7 +47,7 @@ pub async fn collect(
 async fn read(
     source: &SecretSource,
     root: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &(dyn Fn(&str) -> Option<String> + Sync),
 ) -> Result<String, (String, String)> {
     match source {
         SecretSource::Env(name) => match env(name) {
@@ -89,7 +89,7 @@ async fn read(
 fn expand_home(
     path: &str,
     root: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
+    env: &(dyn Fn(&str) -> Option<String> + Sync),
 ) -> std::path::PathBuf {
     match (path.strip_prefix("~/"), env("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),

@@ -46,6 +46,12 @@ pub(crate) struct EventRow {
     facts: Option<Facts>,
 }
 
+/// Of an event, which one it is.
+#[derive(serde::Deserialize)]
+struct Kind<'a> {
+    event: &'a str,
+}
+
 /// What an event says about the whole run.
 enum Facts {
     Started {
@@ -89,9 +95,8 @@ impl EventRow {
             row.body.clone_from(text);
             return Ok(row);
         }
-        let value = serde_json::to_value(&envelope.event)?;
-        row.kind = value["event"].as_str().unwrap_or_default().to_owned();
-        row.body = value.to_string();
+        row.body = serde_json::to_string(&envelope.event)?;
+        row.kind = serde_json::from_str::<Kind<'_>>(&row.body)?.event.into();
         row.facts = match &envelope.event {
             Event::RunStarted(started) => Some(Facts::Started {
                 pipeline: started.pipeline.clone(),

@@ -93,11 +93,13 @@ impl Builder<'_> {
 
         let mut environment = environment;
         if let (Some(environment), Some(values)) =
-            (&mut environment, &self.resolver.scope.environment)
+            (&mut environment, self.resolver.scope.environment.as_deref())
         {
             environment.values.clone_from(values);
         }
         let run = &self.manifest.run;
+        let names = nodes.iter().map(|node| node.name.as_str().to_owned());
+        let places = names.zip(0..).collect();
         Graph {
             manifest: Arc::clone(self.manifest),
             inputs: self.inputs.clone(),
@@ -121,6 +123,7 @@ impl Builder<'_> {
             secrets,
             warnings: Diagnostics::default(),
             base: self.resolver.scope.clone(),
+            places,
         }
     }
 

@@ -95,13 +95,13 @@ pub enum WithNode {
     Table(IndexMap<String, (Span, With)>),
 }
 
-/// The values that expressions see.
+/// The values that expressions see. What all steps see is shared.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    pub vars: Map<String, Value>,
+    pub vars: Arc<Map<String, Value>>,
     /// None when none was chosen.
-    pub environment: Option<Map<String, Value>>,
-    pub run: Map<String, Value>,
+    pub environment: Option<Arc<Map<String, Value>>>,
+    pub run: Arc<Map<String, Value>>,
     /// None for a step without `on`.
     pub target: Option<Map<String, Value>>,
     /// Outputs by step.
@@ -332,9 +332,9 @@ impl Expression {
     pub(crate) fn ready(&self, scope: &Scope) -> bool {
         self.references.iter().all(|reference| {
             let map = match reference.root.as_str() {
-                "vars" => Some(&scope.vars),
-                "environment" => scope.environment.as_ref(),
-                "run" => Some(&scope.run),
+                "vars" => Some(&*scope.vars),
+                "environment" => scope.environment.as_deref(),
+                "run" => Some(&*scope.run),
                 "target" => scope.target.as_ref(),
                 "steps" => return reference.path.len() > 1,
                 _ => None,
@@ -371,9 +371,9 @@ impl Expression {
                 .any(|reference| reference.root == root)
         };
         let maps = [
-            ("vars", Some(&scope.vars)),
-            ("environment", scope.environment.as_ref()),
-            ("run", Some(&scope.run)),
+            ("vars", Some(&*scope.vars)),
+            ("environment", scope.environment.as_deref()),
+            ("run", Some(&*scope.run)),
             ("target", scope.target.as_ref()),
             ("steps", Some(&scope.steps)),
         ];
@@ -695,7 +695,7 @@ mod tests {
         let json = json!({"n": 3, "big": 18_446_744_073_709_551_615_u64, "f": 1.5, "b": true,
             "list": ["a", 1], "table": {"k": null}, "text": "x y"});
         Scope {
-            vars: json.as_object().cloned().unwrap_or_default(),
+            vars: Arc::new(json.as_object().cloned().unwrap_or_default()),
             now: "2026-01-23T16:46:58Z".parse().expect("time"),
             ..Scope::default()
         }

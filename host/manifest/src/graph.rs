@@ -1,7 +1,7 @@
 //! A manifest with everything that can be known before a run: what the engine
 //! executes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,6 +208,8 @@ pub struct Graph {
     pub secrets: Vec<SecretUse>,
     pub warnings: Diagnostics,
     pub(crate) base: Scope,
+    /// Where in `steps` each name is.
+    pub(crate) places: HashMap<String, usize>,
 }
 
 impl Graph {
@@ -277,7 +279,7 @@ impl Graph {
     }
 
     pub fn step(&self, name: &str) -> Option<&Node> {
-        self.steps.iter().find(|step| step.name.as_str() == name)
+        self.places.get(name).map(|&place| &self.steps[place])
     }
 
     /// Every instance of every step, in order.

@@ -99,7 +99,7 @@ impl<'a> Resolver<'a> {
             inputs,
             environment,
             scope: Scope {
-                run,
+                run: Arc::new(run),
                 now: facts.now,
                 ..Scope::default()
             },
@@ -116,7 +116,7 @@ impl<'a> Resolver<'a> {
             let mut values = Map::new();
             values.insert("name".into(), name.into());
             values.insert("targets".into(), targets.into());
-            resolver.scope.environment = Some(values);
+            resolver.scope.environment = Some(Arc::new(values));
         }
         resolver.check_overrides();
         resolver
@@ -414,14 +414,14 @@ impl<'a> Resolver<'a> {
         if let Some(value) = value {
             match &name {
                 Name::Var(var) => {
-                    self.scope.vars.insert(var.clone(), value);
+                    Arc::make_mut(&mut self.scope.vars).insert(var.clone(), value);
                 }
                 Name::Environment(key) => {
-                    let values = self.scope.environment.get_or_insert_with(Map::new);
-                    values.insert(key.clone(), value);
+                    let values = self.scope.environment.get_or_insert_default();
+                    Arc::make_mut(values).insert(key.clone(), value);
                 }
                 Name::Tag => {
-                    self.scope.run.insert("tag".into(), value);
+                    Arc::make_mut(&mut self.scope.run).insert("tag".into(), value);
                 }
             }
         }

@@ -2,14 +2,16 @@
 //! once.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use windlass_manifest::{Graph, Outputs};
+use windlass_manifest::Outputs;
 use windlass_model::event::{Event, StepState};
 use windlass_model::{CallError, StepKey};
 
@@ -28,8 +30,7 @@ pub(super) struct Ended {
 
 /// Runs all instances but those that clean up, and none on a target that is away.
 pub(super) async fn run(context: &Arc<Context>, reused: &Outputs, away: &Away) -> Ended {
-    let all = instances(&context.graph, false);
-    go(context, all, Ended::default(), reused, away).await
+    go(context, false, Ended::default(), reused, away).await
 }
 
 /// Runs those that clean up; `ended` is how the others did.
@@ -39,114 +40,76 @@ pub(super) async fn run_cleanup(
     reused: &Outputs,
     away: &Away,
 ) -> Ended {
-    let all = instances(&context.graph, true);
-    go(context, all, ended, reused, away).await
+    go(context, true, ended, reused, away).await
 }
 
 async fn go(
     context: &Arc<Context>,
-    mut waiting: Vec<Waiting>,
-    before: Ended,
+    cleanup: bool,
+    mut ended: Ended,
     reused: &Outputs,
     away: &Away,
 ) -> Ended {
-    // Shared with the steps that run: copied only when one of them ends meanwhile.
-    let Ended {
-        states: mut ended,
-        mut outputs,
-        mut failure,
-    } = before;
+    let mut waiting = Waiting::new(context, cleanup, &ended.states);
     let mut running = JoinSet::new();
     let limit = context.graph.settings.max_parallel.max(1);
-
     loop {
-        let mut blocked = Vec::new();
-        let mut progressed = false;
-        for waits in std::mem::take(&mut waiting) {
-            if let Some(done) = context.earlier.ended.get(&waits.step) {
-                progressed = true;
-                let told = context.resumes;
-                let done = done.clone();
-                let outputs = Arc::make_mut(&mut outputs);
-                let duration = (!told).then_some(0);
-                let step = &waits.step;
-                finish(
-                    context,
-                    step,
-                    done,
-                    duration,
-                    &mut ended,
-                    outputs,
-                    &mut failure,
-                );
-                continue;
-            }
-            match next(context, &waits, &ended, reused, away) {
-                Next::Wait => blocked.push(waits),
-                Next::End(done) => {
-                    progressed = true;
-                    finish(
-                        context,
-                        &waits.step,
-                        done,
-                        Some(0),
-                        &mut ended,
-                        Arc::make_mut(&mut outputs),
-                        &mut failure,
-                    );
+        while running.len() < limit
+            && let Some(index) = waiting.next()
+        {
+            let instance = &waiting.instances[index];
+            let step = instance.step.clone();
+            let done = if let Some(done) = context.earlier.ended.get(&step) {
+                // A run that is resumed told of it before.
+                Some((done.clone(), (!context.resumes).then_some(0)))
+            } else {
+                let done = without_running(context, instance, &ended.states, reused, away);
+                done.map(|done| (done, Some(0)))
+            };
+            match done {
+                Some((done, duration)) => {
+                    let satisfied = ended.take(context, &step, done, duration);
+                    waiting.ended(index, satisfied);
                 }
-                Next::Start if running.len() >= limit => blocked.push(waits),
-                Next::Start => {
-                    let context = Arc::clone(context);
-                    let outputs = Arc::clone(&outputs);
-                    let step = waits.step;
-                    running.spawn(async move {
-                        let clock = Instant::now();
-                        // A panic is this step's, not the run's.
-                        let work = AssertUnwindSafe(execute(&context, &step, &outputs));
-                        let done = work.catch_unwind().await.unwrap_or_else(|panic| Done {
-                            state: StepState::Failed,
-                            outputs: Default::default(),
-                            error: Some(
-                                CallError::internal(
-                                    "engine.panicked",
-                                    format!(
-                                        "the engine panicked in step {step}: {}",
-                                        said(&*panic)
-                                    ),
-                                )
-                                .hint("this is a bug of Windlass: please report it"),
-                            ),
-                            reason: None,
-                        });
-                        (step, done, millis(clock.elapsed()))
-                    });
+                None => {
+                    let outputs = Arc::clone(&ended.outputs);
+                    let mut work = Box::pin(timed(Arc::clone(context), index, step, outputs));
+                    // What waits for nothing ends here, without a task of its own. A guest
+                    // that computes gives way when the epoch moves.
+                    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+                        Poll::Ready(end) => ended.add(context, &mut waiting, end),
+                        Poll::Pending => drop(running.spawn(work)),
+                    }
                 }
             }
-        }
-        waiting = blocked;
-        if progressed {
-            continue;
         }
         match running.join_next().await {
-            Some(Ok((step, done, duration))) => finish(
-                context,
-                &step,
-                done,
-                Some(duration),
-                &mut ended,
-                Arc::make_mut(&mut outputs),
-                &mut failure,
-            ),
+            Some(Ok(end)) => ended.add(context, &mut waiting, end),
             Some(Err(_)) => {}
-            None => break,
+            None => return ended,
         }
     }
-    Ended {
-        states: ended,
-        outputs,
-        failure,
-    }
+}
+
+/// Runs one instance. Says which it was, how it ended, and after how many
+/// milliseconds.
+async fn timed(
+    context: Arc<Context>,
+    index: usize,
+    step: StepKey,
+    outputs: Arc<Outputs>,
+) -> (usize, Done, u64) {
+    let clock = Instant::now();
+    // A panic is this step's, not the run's.
+    let work = AssertUnwindSafe(execute(&context, &step, &outputs));
+    let done = work.catch_unwind().await.unwrap_or_else(|panic| {
+        let error = CallError::internal(
+            "engine.panicked",
+            format!("the engine panicked in step {step}: {}", said(&*panic)),
+        );
+        Done::failed(error.hint("this is a bug of Windlass: please report it"))
+    });
+    (index, done, millis(clock.elapsed()))
 }
 
 /// What a panic said.
@@ -156,42 +119,102 @@ fn said(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("without a message")
 }
 
-/// An instance that was not started yet. It is looked at each time that another one
-/// ends, so what does not change is looked up once.
-struct Waiting {
+/// One run of a step, on one target or on none.
+struct Instance {
     step: StepKey,
     selected: bool,
     dependencies: Vec<StepKey>,
 }
 
-fn instances(graph: &Graph, cleanup: bool) -> Vec<Waiting> {
-    let nodes = graph.steps.iter().filter(|node| node.cleanup == cleanup);
-    let pairs = nodes.flat_map(|node| node.instances().into_iter().map(move |step| (node, step)));
-    pairs
-        .map(|(node, step)| Waiting {
-            dependencies: graph.dependencies(&step),
-            selected: node.selected,
-            step,
-        })
-        .collect()
+/// The instances that are left, and what keeps each from its turn. Counted, so that the
+/// end of one costs as much as others wait for it, however many there are.
+struct Waiting {
+    instances: Vec<Instance>,
+    /// Of each instance, how many of its dependencies have not ended.
+    open: Vec<usize>,
+    /// Of each instance, those that depend on it.
+    dependents: Vec<Vec<usize>>,
+    /// Those whose turn it is, in the manifest's order.
+    ready: BTreeSet<usize>,
+    /// Those that had their turn.
+    had: Vec<bool>,
 }
 
-enum Next {
-    Wait,
-    Start,
-    End(Done),
+impl Waiting {
+    fn new(context: &Context, cleanup: bool, ended: &BTreeMap<StepKey, StepState>) -> Self {
+        let graph = &context.graph;
+        let nodes = graph.steps.iter().filter(|node| node.cleanup == cleanup);
+        let steps =
+            nodes.flat_map(|node| node.instances().into_iter().map(move |step| (node, step)));
+        let instances: Vec<Instance> = steps
+            .map(|(node, step)| Instance {
+                dependencies: graph.dependencies(&step),
+                selected: node.selected,
+                step,
+            })
+            .collect();
+        let places: BTreeMap<&StepKey, usize> = instances
+            .iter()
+            .enumerate()
+            .map(|(index, instance)| (&instance.step, index))
+            .collect();
+        let mut open = vec![0; instances.len()];
+        let mut dependents = vec![Vec::new(); instances.len()];
+        let mut ready = BTreeSet::new();
+        for (index, instance) in instances.iter().enumerate() {
+            for dependency in &instance.dependencies {
+                if !ended.contains_key(dependency) {
+                    open[index] += 1;
+                    if let Some(&place) = places.get(dependency) {
+                        dependents[place].push(index);
+                    }
+                }
+            }
+            // What is not run waits for nothing.
+            let known = context.earlier.ended.contains_key(&instance.step);
+            if open[index] == 0 || known || !instance.selected {
+                ready.insert(index);
+            }
+        }
+        Self {
+            had: vec![false; instances.len()],
+            instances,
+            open,
+            dependents,
+            ready,
+        }
+    }
+
+    /// The next one whose turn it is.
+    fn next(&mut self) -> Option<usize> {
+        let index = self.ready.pop_first()?;
+        self.had[index] = true;
+        Some(index)
+    }
+
+    /// An instance has ended. One that is not `satisfied` gives those that depend on it
+    /// their turn at once: they are skipped.
+    fn ended(&mut self, index: usize, satisfied: bool) {
+        for &dependent in &self.dependents[index] {
+            self.open[dependent] -= 1;
+            if (self.open[dependent] == 0 || !satisfied) && !self.had[dependent] {
+                self.ready.insert(dependent);
+            }
+        }
+    }
 }
 
-fn next(
+/// How an instance ends whose turn it is and that is not run. `None`: it is run.
+fn without_running(
     context: &Context,
-    waits: &Waiting,
+    instance: &Instance,
     ended: &BTreeMap<StepKey, StepState>,
     reused: &Outputs,
     away: &Away,
-) -> Next {
-    let step = &waits.step;
-    if !waits.selected {
-        return Next::End(Done {
+) -> Option<Done> {
+    let step = &instance.step;
+    if !instance.selected {
+        return Some(Done {
             state: StepState::Reused,
             outputs: reused.get(step).cloned().unwrap_or_default(),
             error: None,
@@ -199,68 +222,76 @@ fn next(
         });
     }
     if context.cancel.is_cancelled() {
-        return Next::End(Done {
+        return Some(Done {
             state: StepState::Cancelled,
             outputs: Default::default(),
             error: None,
             reason: Some("the run was cancelled before it started".to_owned()),
         });
     }
-    for dependency in &waits.dependencies {
-        match ended.get(dependency) {
-            None => return Next::Wait,
-            Some(state) if satisfied(*state) => {}
-            Some(state) => {
-                let how = match state {
-                    StepState::Skipped => "was skipped",
-                    StepState::Cancelled => "was cancelled",
-                    _ => "failed",
-                };
-                return Next::End(Done::skipped(format!("{dependency} {how}")));
-            }
-        }
+    for dependency in &instance.dependencies {
+        let how = match ended.get(dependency) {
+            Some(state) if !satisfied(*state) => match state {
+                StepState::Skipped => "was skipped",
+                StepState::Cancelled => "was cancelled",
+                _ => "failed",
+            },
+            _ => continue,
+        };
+        return Some(Done::skipped(format!("{dependency} {how}")));
     }
     let target = step.target.as_ref();
-    match target.and_then(|target| away.why(target)) {
-        Some(error) => Next::End(Done::failed(error.clone())),
-        None => Next::Start,
-    }
+    let error = target.and_then(|target| away.why(target))?;
+    Some(Done::failed(error.clone()))
 }
 
-fn finish(
-    context: &Context,
-    step: &StepKey,
-    mut done: Done,
-    // Absent for what was told before.
-    duration_ms: Option<u64>,
-    ended: &mut BTreeMap<StepKey, StepState>,
-    outputs: &mut Outputs,
-    failure: &mut Option<Failure>,
-) {
-    let tolerated = context
-        .graph
-        .step(step.name.as_str())
-        .is_some_and(|node| node.continue_on_error);
-    if done.state == StepState::Failed && tolerated {
-        done.state = StepState::Tolerated;
+impl Ended {
+    /// Takes how an instance ended that was run.
+    fn add(
+        &mut self,
+        context: &Context,
+        waiting: &mut Waiting,
+        (index, done, duration_ms): (usize, Done, u64),
+    ) {
+        let step = waiting.instances[index].step.clone();
+        let satisfied = self.take(context, &step, done, Some(duration_ms));
+        waiting.ended(index, satisfied);
     }
-    if matches!(done.state, StepState::Failed | StepState::Cancelled) && failure.is_none() {
-        let error = done.error.clone().unwrap_or_else(CallError::cancelled);
-        *failure = Some((Some(step.clone()), error));
+
+    /// Takes how an instance ended, and tells it, with the time that it took; absent for
+    /// what was told before. Says whether those that depend on it may run.
+    fn take(
+        &mut self,
+        context: &Context,
+        step: &StepKey,
+        mut done: Done,
+        duration_ms: Option<u64>,
+    ) -> bool {
+        let node = context.graph.step(step.name.as_str());
+        if done.state == StepState::Failed && node.is_some_and(|node| node.continue_on_error) {
+            done.state = StepState::Tolerated;
+        }
+        if matches!(done.state, StepState::Failed | StepState::Cancelled) && self.failure.is_none()
+        {
+            let error = done.error.clone().unwrap_or_else(CallError::cancelled);
+            self.failure = Some((Some(step.clone()), error));
+        }
+        let satisfied = satisfied(done.state);
+        if satisfied {
+            // Shared with the steps that run: copied only when one of them runs meanwhile.
+            Arc::make_mut(&mut self.outputs).insert(step, done.outputs.clone());
+        }
+        self.states.insert(step.clone(), done.state);
+        if let Some(duration_ms) = duration_ms {
+            context.bus.emit(Event::StepFinished {
+                step: step.clone(),
+                state: done.state,
+                duration_ms,
+                outputs: done.outputs,
+                error: done.error,
+                reason: done.reason,
+            });
+        }
+        satisfied
     }
-    if satisfied(done.state) {
-        outputs.insert(step, done.outputs.clone());
-    }
-    ended.insert(step.clone(), done.state);
-    let Some(duration_ms) = duration_ms else {
-        return;
-    };
-    context.bus.emit(Event::StepFinished {
-        step: step.clone(),
-        state: done.state,
-        duration_ms,
-        outputs: done.outputs,
-        error: done.error,
-        reason: done.reason,
-    });
 }
