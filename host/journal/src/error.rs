@@ -46,9 +46,9 @@ pub enum JournalError {
     Closed,
     #[error("no run is recorded yet")]
     NoRuns,
-    #[error("find the run `{wanted}`: the journal holds none by that name")]
-    NoSuchRun { wanted: String },
-    #[error("find the run `{wanted}`: {} match: {}", candidates.len(), candidates.join(", "))]
+    #[error("no run `{wanted}` is recorded in {}", dir.display())]
+    NoSuchRun { wanted: String, dir: PathBuf },
+    #[error("more than one run is called `{wanted}`: {}", candidates.join(", "))]
     AmbiguousRun {
         wanted: String,
         candidates: Vec<String>,

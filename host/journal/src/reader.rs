@@ -156,6 +156,7 @@ impl Reader {
         }
         let none = || JournalError::NoSuchRun {
             wanted: wanted.to_owned(),
+            dir: self.file.parent().unwrap_or(&self.file).to_owned(),
         };
         let digits: String = wanted.chars().filter(|c| *c != '-').collect();
         let digits = digits.to_ascii_lowercase();
