@@ -408,7 +408,7 @@ impl Namespace {
         let name = format!("wl{subnet}-{number}");
         ip(&["netns", "add", &name])?;
         let namespace = Self { name: name.clone() };
-        let (near, bridge) = (format!("v{subnet}-{number}"), format!("wl{subnet}"));
+        let (near, bridge) = (namespace.cable(), format!("wl{subnet}"));
         let cable = [
             "link", "add", &near, "type", "veth", "peer", "name", "eth0", "netns", &name,
         ];
@@ -425,10 +425,18 @@ impl Namespace {
         }
         Ok(namespace)
     }
+
+    /// The name of the cable's end here.
+    fn cable(&self) -> String {
+        self.name.replacen("wl", "v", 1)
+    }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // Connections whose end nobody acknowledged keep a namespace for minutes, and
+        // the cable with it.
+        let _ = ip(&["link", "delete", &self.cable()]);
         let _ = ip(&["netns", "delete", &self.name]);
     }
 }

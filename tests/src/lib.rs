@@ -17,6 +17,7 @@
 //! | [`Rig`] | registry, sshd and workspace, wired up: what `windlass run` needs |
 //! | [`deploys`] | what tests of deploys do with a rig again and again |
 //! | [`Hosts`] | several machines, each a network namespace with its own engine |
+//! | [`fleet`] | the example, deployed to several hosts |
 //! | [`guests`] | components that misbehave |
 //! | [`Windlass`] | one invocation of the `windlass` binary, with a hard time limit |
 //!
@@ -46,6 +47,7 @@
 pub mod deploys;
 pub mod docker;
 mod error;
+pub mod fleet;
 pub mod guests;
 pub mod hosts;
 pub mod http;

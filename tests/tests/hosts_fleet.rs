@@ -10,110 +10,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use windlass_tests::deploys::without_verify;
+use windlass_tests::fleet::{Fleet, current, version};
 use windlass_tests::hosts::Host;
 use windlass_tests::windlass::Outcome;
-use windlass_tests::{Hosts, Registry, Workspace, parts, process, require, scratch};
-
-/// The example's project with hosts as its targets `prod_1`, `prod_2`, …
-struct Fleet {
-    workspace: Workspace,
-    hosts: Hosts,
-    // Dropped last: it removes the images here.
-    _registry: Registry,
-}
-
-impl Fleet {
-    fn start(count: u8, user: &str) -> Self {
-        let registry = Registry::start().unwrap();
-        let mut hosts = Hosts::start(count).unwrap();
-        hosts.reach(&registry).unwrap();
-        let mut workspace = Workspace::observer().unwrap();
-        let name = scratch::unique_name();
-        let mut targets = String::new();
-        let mut names = Vec::new();
-        let mut known_hosts = String::new();
-        for (index, host) in hosts.all().iter().enumerate() {
-            let number = index + 1;
-            names.push(format!("\"prod_{number}\""));
-            targets.push_str(&format!(
-                "[target.prod_{number}]\nssh = \"{user}@{}\"\nkey = {{ secret = \"SSH_KEY_{number}\" }}\n\
-                 known_hosts = \"deploy/known_hosts\"\nconnect_timeout = \"3s\"\n\n",
-                host.address(),
-            ));
-            let lines = fs::read_to_string(host.sshd.known_hosts_file()).unwrap();
-            known_hosts.push_str(&lines);
-            workspace.set_env(&format!("SSH_KEY_{number}"), host.sshd.private_key());
-        }
-        workspace
-            .edit("windlass.toml", |text| {
-                let text = without_verify(&text).replacen(
-                    "name = \"observer\"",
-                    &format!("name = \"{name}\""),
-                    1,
-                );
-                let (first, last) = (
-                    text.find("[target.prod_1]").unwrap(),
-                    text.find("[environment.prod]").unwrap(),
-                );
-                format!("{}{targets}{}", &text[..first], &text[last..]).replacen(
-                    "targets = [\"prod_1\"]",
-                    &format!("targets = [{}]", names.join(", ")),
-                    1,
-                )
-            })
-            .unwrap();
-        workspace.write("deploy/known_hosts", known_hosts).unwrap();
-        workspace.commit("Deploy to the fleet").unwrap();
-        for (name, value) in [
-            ("OBSERVER_REGISTRY", registry.prefix()),
-            ("OBSERVER_REGISTRY_HOST", registry.address()),
-            ("OBSERVER_REGISTRY_USER", registry.user().to_owned()),
-            ("OBSERVER_DIR", "/srv/app".to_owned()),
-            ("GHCR_TOKEN", registry.password().to_owned()),
-        ] {
-            workspace.set_env(name, value);
-        }
-        Self {
-            workspace,
-            hosts,
-            _registry: registry,
-        }
-    }
-
-    fn change(&self, file: &str, change: impl FnOnce(String) -> String) {
-        self.workspace.edit(file, change).unwrap();
-        self.workspace.commit("Change").unwrap();
-    }
-
-    fn deploy(&self, tag: &str) -> Outcome {
-        self.workspace
-            .windlass(["run", "--json", "--tag", tag])
-            .run()
-            .unwrap()
-    }
-
-    fn versions(&self) -> Vec<String> {
-        self.hosts.all().iter().map(version).collect()
-    }
-}
-
-/// The version that the service on a host tells; empty when there is none.
-fn version(host: &Host) -> String {
-    let ask =
-        "exec 3<>/dev/tcp/127.0.0.1/8000; printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
-    let answer = host
-        .inside(["timeout", "5", "bash", "-c", ask])
-        .unwrap_or_default();
-    let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-    body["version"].as_str().unwrap_or_default().to_owned()
-}
-
-fn current(host: &Host) -> String {
-    let link = fs::read_link(host.srv().join("app/current")).unwrap();
-    link.file_name().unwrap().to_string_lossy().into_owned()
-}
+use windlass_tests::{parts, process, require};
 
 /// Where in the run something happened to `deploy` on each target.
 fn places(outcome: &Outcome, kind: &str) -> Vec<usize> {
@@ -130,8 +30,8 @@ fn all_at_once_and_all_back_when_one_fails() {
     require!(
         Namespaces, Docker, Registry, Sshd, Compose, Observer, Windlass
     );
-    let fleet = Fleet::start(3, "root");
-    let first = fleet.deploy("v1");
+    let fleet = Fleet::start(3, "root").unwrap();
+    let first = fleet.deploy("v1").unwrap();
     assert_eq!(first.code, Some(0), "{first}");
     assert_eq!(fleet.versions(), ["v1", "v1", "v1"]);
     let (started, finished) = (
@@ -143,20 +43,29 @@ fn all_at_once_and_all_back_when_one_fails() {
         started.last() < finished.first(),
         "one after the other: {first}"
     );
-    let good: Vec<String> = fleet.hosts.all().iter().map(current).collect();
+    let good: Vec<String> = fleet
+        .hosts
+        .all()
+        .iter()
+        .map(|host| current(host).unwrap())
+        .collect();
 
     // One is not well afterwards: none keeps the new release.
-    fleet.change("docker-compose.server.yml", |text| {
-        format!("{text}    environment:\n      OBSERVER_UNHEALTHY: \"${{UNHEALTHY}}\"\n")
-    });
-    fleet.change("windlass.toml", |text| {
-        text.replacen(
-            "env = { ",
-            "env = { UNHEALTHY = \"{{ '1' if target.name == 'prod_2' else '0' }}\", ",
-            1,
-        )
-    });
-    let second = fleet.deploy("v2");
+    fleet
+        .change("docker-compose.server.yml", |text| {
+            format!("{text}    environment:\n      OBSERVER_UNHEALTHY: \"${{UNHEALTHY}}\"\n")
+        })
+        .unwrap();
+    fleet
+        .change("windlass.toml", |text| {
+            text.replacen(
+                "env = { ",
+                "env = { UNHEALTHY = \"{{ '1' if target.name == 'prod_2' else '0' }}\", ",
+                1,
+            )
+        })
+        .unwrap();
+    let second = fleet.deploy("v2").unwrap();
     assert_eq!(second.code, Some(1), "{second}");
     assert_eq!(
         second.finished()["failed_step"],
@@ -170,7 +79,12 @@ fn all_at_once_and_all_back_when_one_fails() {
     );
     assert_eq!(second.events_of("rollback-finished").len(), 3, "{second}");
     assert_eq!(fleet.versions(), ["v1", "v1", "v1"]);
-    let now: Vec<String> = fleet.hosts.all().iter().map(current).collect();
+    let now: Vec<String> = fleet
+        .hosts
+        .all()
+        .iter()
+        .map(|host| current(host).unwrap())
+        .collect();
     assert_eq!(now, good, "{second}");
     for host in fleet.hosts.all() {
         assert!(!host.srv().join("app/.windlass-lease/holder").exists());
@@ -183,11 +97,13 @@ fn all_at_once_and_all_back_when_one_fails() {
     }
 
     // One is away: that is known after the connect timeout, and holds up nobody.
-    fleet.change("windlass.toml", |text| {
-        text.replacen("{{ '1' if target.name == 'prod_2' else '0' }}", "0", 1)
-    });
+    fleet
+        .change("windlass.toml", |text| {
+            text.replacen("{{ '1' if target.name == 'prod_2' else '0' }}", "0", 1)
+        })
+        .unwrap();
     fleet.hosts.host(2).blackhole().unwrap();
-    let third = fleet.deploy("v3");
+    let third = fleet.deploy("v3").unwrap();
     assert_eq!(third.code, Some(1), "{third}");
     for target in ["prod_1", "prod_2"] {
         assert_eq!(
@@ -226,10 +142,10 @@ fn a_full_disk_is_named_and_leaves_what_was_there() {
     require!(
         Namespaces, Docker, Registry, Sshd, Compose, Observer, Windlass
     );
-    let fleet = Fleet::start(1, "root");
+    let fleet = Fleet::start(1, "root").unwrap();
     let host = fleet.hosts.host(0);
     host.small_disk("256k").unwrap();
-    let first = fleet.deploy("v1");
+    let first = fleet.deploy("v1").unwrap();
     assert_eq!(first.code, Some(0), "{first}");
     let link = || host.inside(["readlink", "/srv/app/current"]).unwrap();
     let good = link();
@@ -240,7 +156,7 @@ fn a_full_disk_is_named_and_leaves_what_was_there() {
         "dd if=/dev/zero of=/srv/fill bs=4k 2>/dev/null; truncate -s -8192 /srv/fill",
     ])
     .unwrap();
-    let second = fleet.deploy("v2");
+    let second = fleet.deploy("v2").unwrap();
     assert_eq!(second.code, Some(1), "{second}");
     let error = second.step("deploy", "prod_1")["error"].clone();
     assert_eq!(error["code"], "target.disk-full", "{second}");
@@ -266,7 +182,7 @@ fn a_full_disk_is_named_and_leaves_what_was_there() {
         "dd if=/dev/zero of=/srv/more bs=4k 2>/dev/null; true",
     ])
     .unwrap();
-    let third = fleet.deploy("v3");
+    let third = fleet.deploy("v3").unwrap();
     assert_eq!(third.code, Some(1), "{third}");
     let error = third.finished()["error"].clone();
     assert_eq!(error["code"], "target.disk-full", "{third}");
@@ -277,7 +193,7 @@ fn a_full_disk_is_named_and_leaves_what_was_there() {
     assert_eq!((link(), version(host)), (good, "v1".to_owned()));
 
     host.inside(["rm", "/srv/fill", "/srv/more"]).unwrap();
-    let fourth = fleet.deploy("v4");
+    let fourth = fleet.deploy("v4").unwrap();
     assert_eq!(fourth.code, Some(0), "{fourth}");
     assert_eq!(version(host), "v4");
 }
@@ -317,7 +233,7 @@ fn a_login_that_is_not_root_and_what_a_server_lacks() {
     require!(
         Namespaces, Docker, Registry, Sshd, Compose, Observer, Windlass
     );
-    let fleet = Fleet::start(1, "deploy");
+    let fleet = Fleet::start(1, "deploy").unwrap();
     let host = fleet.hosts.host(0);
     give_user(host, true);
     let_user_read_keys(host);
@@ -331,7 +247,7 @@ fn a_login_that_is_not_root_and_what_a_server_lacks() {
         parts::say_skipped("a_login_that_is_not_root_and_what_a_server_lacks", reason);
         return;
     }
-    let outcome = fleet.deploy("v1");
+    let outcome = fleet.deploy("v1").unwrap();
     assert_eq!(outcome.code, Some(0), "{outcome}");
     assert_eq!(version(host), "v1");
     let owners = host
@@ -340,7 +256,7 @@ fn a_login_that_is_not_root_and_what_a_server_lacks() {
     assert_eq!(owners.trim(), "deploy 600");
 
     let before_the_build = |tag: &str, texts: [&str; 2]| {
-        let outcome = fleet.deploy(tag);
+        let outcome = fleet.deploy(tag).unwrap();
         assert_eq!(outcome.code, Some(1), "{outcome}");
         assert!(outcome.events_of("step-started").is_empty(), "{outcome}");
         let finding = &outcome.events_of("finding")[0];
@@ -388,7 +304,7 @@ fn a_login_that_uses_sudo() {
     require!(
         Namespaces, Docker, Registry, Sshd, Compose, Sudo, Observer, Windlass
     );
-    let fleet = Fleet::start(1, "deploy");
+    let fleet = Fleet::start(1, "deploy").unwrap();
     let host = fleet.hosts.host(0);
     give_user(host, false);
     let_user_read_keys(host);
@@ -409,10 +325,12 @@ fn a_login_that_uses_sudo() {
         host.inside(["sh", "-c", &script]).unwrap();
     };
     sudoers("deploy ALL=(root) NOPASSWD: ALL");
-    fleet.change("windlass.toml", |text| {
-        text.replacen("connect_timeout", "sudo = true\nconnect_timeout", 1)
-    });
-    let first = fleet.deploy("v1");
+    fleet
+        .change("windlass.toml", |text| {
+            text.replacen("connect_timeout", "sudo = true\nconnect_timeout", 1)
+        })
+        .unwrap();
+    let first = fleet.deploy("v1").unwrap();
     assert_eq!(first.code, Some(0), "{first}");
     assert_eq!(version(host), "v1");
     let owners = host
@@ -422,7 +340,7 @@ fn a_login_that_uses_sudo() {
 
     // Without the right: told before the build, with the way out, and nothing changes.
     sudoers("# nobody");
-    let second = fleet.deploy("v2");
+    let second = fleet.deploy("v2").unwrap();
     assert_ne!(second.code, Some(0), "{second}");
     assert!(second.events_of("step-started").is_empty(), "{second}");
     assert!(
