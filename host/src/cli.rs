@@ -4,6 +4,7 @@ mod alive;
 mod check;
 mod history;
 mod lock;
+mod opened;
 mod plan;
 mod plugin;
 mod releases;

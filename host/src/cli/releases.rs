@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use windlass_model::call::{Call, ReleasesCall, ReleasesOp};
 use windlass_model::reply::Release;
 use windlass_model::{CallError, Capability as _, Reply, TargetName};
 use windlass_report::table;
 
-use super::run::{ShowArgs, Shown, open_journal};
+use super::opened::Opened;
+use super::run::{ShowArgs, Shown};
 use super::session::{self, Session};
 use super::terminal::Terminal;
-use super::{ProjectArgs, StateArgs, WaitArgs, alive, signals};
+use super::{ProjectArgs, StateArgs, WaitArgs};
 use crate::engine;
 use crate::exit::Exit;
 use crate::project::outside_a_run;
@@ -132,22 +132,14 @@ async fn put_back(args: RollbackArgs, terminal: &Terminal) -> Result<Exit, Exit>
     let mut session = session::open(terminal, &args.project.options()).await?;
     session.wait(args.wait);
     let places = places(&session, terminal)?;
-    let backends = session.backends(terminal).await?;
-    let journal = open_journal(&session, &args.state, terminal)?;
-    let alive = alive::enter(&session, &args.state, &backends, terminal).await;
-    let cancel = CancellationToken::new();
-    signals::watch(
-        *terminal,
-        cancel.clone(),
-        Some(backends.leases(session.run)),
-    );
+    let opened = Opened::open(&session, &args.state, terminal).await?;
+    let cancel = opened.watch(&session, terminal);
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let mut input = session.input(&backends, reporters, cancel);
-    input.journal = Some(journal);
+    let mut input = session.input(&opened.backends, reporters, cancel);
+    input.journal = Some(opened.journal.clone());
     let result = engine::restore(input, places, args.to).await;
-    backends.close().await;
-    drop(alive);
+    opened.close().await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }

@@ -4,17 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use tokio_util::sync::CancellationToken;
 use windlass_journal::{Journal, JournalError, Reader, RunSummary};
 use windlass_model::call::{SshOp, TargetOp};
 use windlass_model::event::{Event, Outcome};
 use windlass_model::{Call, RunInputs, StepKey};
 
+use super::history::failed;
+use super::opened::Opened;
 use super::plan::saved::Difference;
-use super::run::{ShowArgs, Shown, confirm, finish, open_journal, reused};
+use super::run::{ShowArgs, Shown, confirm, reused};
 use super::session::{self, Session, state_dir};
 use super::terminal::Terminal;
-use super::{StateArgs, alive, signals};
+use super::{StateArgs, alive};
 use crate::engine::resume::{Decision, Question};
 use crate::engine::{self, Earlier};
 use crate::exit::Exit;
@@ -73,16 +74,6 @@ struct Found {
     summary: RunSummary,
     inputs: RunInputs,
     options: Options,
-}
-
-fn failed(error: &JournalError, terminal: &Terminal) -> Exit {
-    terminal.error(&error.to_string(), error.hint().as_deref());
-    match error {
-        JournalError::NoRuns
-        | JournalError::NoSuchRun { .. }
-        | JournalError::AmbiguousRun { .. } => Exit::Invalid,
-        _ => Exit::Engine,
-    }
 }
 
 impl WhichArgs {
@@ -290,11 +281,9 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         terminal.diagnostics(&session.problems);
     }
     confirm(&session, args.which.yes, terminal)?;
-    let journal = open_journal(&session, &args.which.state, terminal)?;
-    let backends = session.backends(terminal).await?;
     // What the kill left goes first; from here on the run is ours.
-    let alive = alive::enter(&session, &args.which.state, &backends, terminal).await;
-    if !alive.is_held() {
+    let opened = Opened::open(&session, &args.which.state, terminal).await?;
+    if !opened.is_ours() {
         terminal.error(
             &format!("another process goes on with run {}", session.run.short()),
             Some("wait for it to end"),
@@ -302,6 +291,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         return Err(Exit::LeaseHeld);
     }
     let read = |error: JournalError| failed(&error, terminal);
+    let journal = &opened.journal;
     let (events, number) = journal.happenings(session.run).map_err(read)?;
     let calls = journal.calls(session.run).map_err(read)?;
     let now = session.inputs(&found.options);
@@ -319,22 +309,17 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     earlier.link = session.project.ci.link.clone();
     let told = args.on_ambiguous;
     if let Err(exit) = decide(&mut earlier, &questions, told, terminal, &session) {
-        backends.close().await;
+        opened.close().await;
         return Err(exit);
     }
-    let reused = reused(&session, &journal, terminal)?;
+    let reused = reused(&session, journal, terminal)?;
     let reopened = journal.reopen(session.run, earlier.reopened()).await;
     reopened.map_err(read)?;
 
-    let cancel = CancellationToken::new();
-    signals::watch(
-        *terminal,
-        cancel.clone(),
-        Some(backends.leases(session.run)),
-    );
+    let cancel = opened.watch(&session, terminal);
     let shown = Shown::new(&args.which.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let mut input = session.input(&backends, reporters, cancel);
+    let mut input = session.input(&opened.backends, reporters, cancel);
     input.journal = Some(journal.clone());
     input.reused = reused;
     input.earlier = Some(earlier);
@@ -343,7 +328,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     input.link.clone_from(&found.inputs.link);
     input.git.branch = Some(found.inputs.branch.clone());
     let result = engine::run(input).await;
-    finish(backends, alive, &journal).await;
+    opened.close().await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }
@@ -463,7 +448,8 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         terminal.diagnostics(&session.problems);
     }
     confirm(&session, args.yes, terminal)?;
-    let journal = open_journal(&session, &args.state, terminal)?;
+    let opened = Opened::open(&session, &args.state, terminal).await?;
+    let journal = &opened.journal;
     let read = |error: JournalError| failed(&error, terminal);
     let (events, _) = journal.happenings(found.summary.run).map_err(read)?;
     let calls = journal.calls(found.summary.run).map_err(read)?;
@@ -474,27 +460,21 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         terminal.say(&format!(
             "every step of run {id} succeeded: nothing to retry"
         ));
+        opened.close().await;
         return Ok(Exit::Succeeded);
     }
-    let backends = session.backends(terminal).await?;
-    let alive = alive::enter(&session, &args.state, &backends, terminal).await;
-    let reused = reused(&session, &journal, terminal)?;
-    let cancel = CancellationToken::new();
-    signals::watch(
-        *terminal,
-        cancel.clone(),
-        Some(backends.leases(session.run)),
-    );
+    let reused = reused(&session, journal, terminal)?;
+    let cancel = opened.watch(&session, terminal);
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let inputs = session.kept_inputs(&found.options, &backends);
+    let inputs = session.kept_inputs(&found.options, &opened.backends);
     journal.begin(session.run, &inputs).await.map_err(read)?;
-    let mut input = session.input(&backends, reporters, cancel);
+    let mut input = session.input(&opened.backends, reporters, cancel);
     input.journal = Some(journal.clone());
     input.reused = reused;
     input.earlier = Some(earlier);
     let result = engine::run(input).await;
-    finish(backends, alive, &journal).await;
+    opened.close().await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }

@@ -14,15 +14,13 @@ use windlass_report::{
     Verbosity,
 };
 
+use super::opened::Opened;
 use super::plan::saved::Plan;
 use super::session::{self, Backends, Session};
 use super::terminal::{Terminal, terminal_size};
-use super::{ProjectArgs, StateArgs, WaitArgs, alive, signals};
+use super::{ProjectArgs, StateArgs, WaitArgs};
 use crate::engine;
 use crate::exit::Exit;
-
-/// Runs that the journal keeps.
-const KEEP_RUNS: usize = 500;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -210,47 +208,30 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         terminal.diagnostics(&session.problems);
     }
     confirm(&session, args.yes, terminal)?;
-    let journal = open_journal(&session, &args.state, terminal)?;
-    let backends = session.backends(terminal).await?;
-    let alive = alive::enter(&session, &args.state, &backends, terminal).await;
-    let reused = reused(&session, &journal, terminal)?;
-
-    let cancel = CancellationToken::new();
-    signals::watch(
-        *terminal,
-        cancel.clone(),
-        Some(backends.leases(session.run)),
-    );
+    let opened = Opened::open(&session, &args.state, terminal).await?;
+    let reused = reused(&session, &opened.journal, terminal)?;
+    let cancel = opened.watch(&session, terminal);
     if let Some(plan) = plan {
-        compare_plan(&plan, &session, &backends, cancel.clone(), terminal).await?;
+        compare_plan(&plan, &session, &opened.backends, cancel.clone(), terminal).await?;
     }
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let begun = journal
-        .begin(session.run, &session.kept_inputs(&options, &backends))
-        .await;
+    let inputs = session.kept_inputs(&options, &opened.backends);
+    let begun = opened.journal.begin(session.run, &inputs).await;
     begun.map_err(|error| {
         terminal.error(&error.to_string(), error.hint().as_deref());
         Exit::Engine
     })?;
-    let mut input = session.input(&backends, reporters, cancel);
-    input.journal = Some(journal.clone());
+    let mut input = session.input(&opened.backends, reporters, cancel);
+    input.journal = Some(opened.journal.clone());
     input.reused = reused;
     let result = engine::run(input).await;
     if args.show.verbose {
-        tell_round_trips(&session, &backends, terminal);
+        tell_round_trips(&session, &opened.backends, terminal);
     }
-    finish(backends, alive, &journal).await;
+    opened.close().await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
-}
-
-/// After a run.
-pub(crate) async fn finish(backends: Backends, alive: alive::Alive, journal: &Journal) {
-    backends.close().await;
-    drop(alive);
-    // Best effort: an old run too many is no reason to fail.
-    let _ = journal.prune(KEEP_RUNS).await;
 }
 
 /// What a slow line costs: each is one wait for the far side.
@@ -261,17 +242,6 @@ fn tell_round_trips(session: &Session, backends: &Backends, terminal: &Terminal)
             terminal.say(&format!("{target}: {trips} round trips"));
         }
     }
-}
-
-pub(crate) fn open_journal(
-    session: &Session,
-    state: &StateArgs,
-    terminal: &Terminal,
-) -> Result<Journal, Exit> {
-    Journal::open(&session.state_dir(state)).map_err(|error| {
-        terminal.error(&error.to_string(), error.hint().as_deref());
-        Exit::Engine
-    })
 }
 
 /// The saved plan; its tag becomes the run's, so that what is made of the time
@@ -299,7 +269,7 @@ fn read_plan(
 async fn compare_plan(
     plan: &Plan,
     session: &Session,
-    backends: &session::Backends,
+    backends: &Backends,
     cancel: CancellationToken,
     terminal: &Terminal,
 ) -> Result<(), Exit> {

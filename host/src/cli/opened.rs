@@ -1,0 +1,71 @@
+//! What a run holds while it lives: the journal, the backends, its mark as alive, and
+//! from its first effect on the signals.
+
+use tokio_util::sync::CancellationToken;
+use windlass_journal::Journal;
+
+use super::session::{Backends, Session};
+use super::terminal::Terminal;
+use super::{StateArgs, alive, signals};
+use crate::exit::Exit;
+
+/// Runs that the journal keeps.
+const KEEP_RUNS: usize = 500;
+
+pub(crate) struct Opened {
+    pub(crate) journal: Journal,
+    pub(crate) backends: Backends,
+    alive: alive::Alive,
+}
+
+impl Opened {
+    /// Reads the secrets, opens the journal, and clears away what dead runs left.
+    pub(crate) async fn open(
+        session: &Session,
+        state: &StateArgs,
+        terminal: &Terminal,
+    ) -> Result<Self, Exit> {
+        let backends = session.backends(terminal).await?;
+        Self::with(backends, session, state, terminal).await
+    }
+
+    /// The same with backends that somebody has opened.
+    pub(crate) async fn with(
+        backends: Backends,
+        session: &Session,
+        state: &StateArgs,
+        terminal: &Terminal,
+    ) -> Result<Self, Exit> {
+        let journal = Journal::open(&session.state_dir(state)).map_err(|error| {
+            terminal.error(&error.to_string(), error.hint().as_deref());
+            Exit::Engine
+        })?;
+        let alive = alive::enter(session, state, &backends, terminal).await;
+        Ok(Self {
+            journal,
+            backends,
+            alive,
+        })
+    }
+
+    /// False where another process has the run.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.alive.is_held()
+    }
+
+    /// From here on a signal cancels; before, it ends the process, also while somebody
+    /// is asked.
+    pub(crate) fn watch(&self, session: &Session, terminal: &Terminal) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        let leases = self.backends.leases(session.run);
+        signals::watch(*terminal, cancel.clone(), Some(leases));
+        cancel
+    }
+
+    pub(crate) async fn close(self) {
+        self.backends.close().await;
+        drop(self.alive);
+        // Best effort: an old run too many is no reason to fail.
+        let _ = self.journal.prune(KEEP_RUNS).await;
+    }
+}
