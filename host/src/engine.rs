@@ -233,7 +233,7 @@ impl Context {
             bus,
             redactor,
             blobs: Arc::new(Blobs::default()),
-            changes: Changes::of(&earlier.calls),
+            changes: Changes::of(&earlier.releases, &earlier.calls),
             operator: input.operator,
             cancel: input.cancel,
             leases,

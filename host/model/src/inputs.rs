@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::{StepKey, TargetName};
 
 /// Never holds what a secret says: secrets are in the manifest by name, and are
 /// read anew by each process.
@@ -35,4 +38,38 @@ pub struct RunInputs {
     pub who: String,
     /// The page of the CI job, as the run's guests know it.
     pub link: Option<String>,
+    /// What it took over from the run that it goes on for.
+    pub inherited: Inherited,
+}
+
+/// What a run takes over from another one: `retry-failed` from the one that is retried,
+/// `resume` without a journal from what the targets' records say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Inherited {
+    pub steps: Vec<InheritedStep>,
+    pub releases: Vec<InheritedRelease>,
+}
+
+/// A step that is not run again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InheritedStep {
+    pub step: StepKey,
+    pub outputs: IndexMap<String, serde_json::Value>,
+    /// Why it counts as done.
+    pub reason: String,
+}
+
+/// A release that is current, and not good yet: the run's to mark, or to take back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InheritedRelease {
+    /// The one that put it there.
+    pub step: StepKey,
+    pub target: TargetName,
+    pub dir: String,
+    pub release: String,
+    /// What to put back.
+    pub previous: Option<String>,
+    /// Whether its content differs from the former one's.
+    pub changed: bool,
 }

@@ -27,7 +27,7 @@ pub use call::Call;
 pub use class::Class;
 pub use error::{CallError, ErrorKind};
 pub use id::{CallId, PluginDigest, RunId, StepKey, StepName, TargetName};
-pub use inputs::RunInputs;
+pub use inputs::{Inherited, InheritedRelease, InheritedStep, RunInputs};
 pub use reply::Reply;
 pub use secret::Secrets;
 pub use text::{Segment, Text};

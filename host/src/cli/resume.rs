@@ -302,8 +302,14 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
             .map(|node| &node.uses);
         uses.is_some_and(|uses| found.inputs.plugins.get(uses) == now.plugins.get(uses))
     };
-    let (mut earlier, questions) =
-        Earlier::of_run(&session.graph, events, number, calls, &same_plugin);
+    let (mut earlier, questions) = Earlier::of_run(
+        &session.graph,
+        events,
+        number,
+        calls,
+        &found.inputs.inherited,
+        &same_plugin,
+    );
     earlier.changed = changed;
     earlier.by = session.project.who();
     earlier.link = session.project.ci.link.clone();
@@ -453,7 +459,7 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let read = |error: JournalError| failed(&error, terminal);
     let (events, _) = journal.happenings(found.summary.run).map_err(read)?;
     let calls = journal.calls(found.summary.run).map_err(read)?;
-    let mut earlier = Earlier::of_failed(&session.graph, &events, &calls);
+    let mut earlier = Earlier::of_failed(&session.graph, &events, &calls, &found.inputs.inherited);
     earlier.changed = changed;
     let id = found.summary.run.short();
     if earlier.is_whole(&session.graph) && !failed_after_steps(&events) {
@@ -467,7 +473,8 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let cancel = opened.watch(&session, terminal);
     let shown = Shown::new(&args.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let inputs = session.kept_inputs(&found.options, &opened.backends);
+    let mut inputs = session.kept_inputs(&found.options, &opened.backends);
+    inputs.inherited = earlier.handed_on();
     journal.begin(session.run, &inputs).await.map_err(read)?;
     let mut input = session.input(&opened.backends, reporters, cancel);
     input.journal = Some(journal.clone());

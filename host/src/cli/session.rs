@@ -275,6 +275,7 @@ impl Session {
             from: options.from.clone(),
             who: self.project.who(),
             link: self.project.ci.link.clone(),
+            inherited: Default::default(),
         }
     }
 

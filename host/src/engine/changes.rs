@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use windlass_journal::RecordedCall;
 use windlass_model::call::ReleasesOp;
 use windlass_model::{
-    Call, CallContext, CallError, Capability, Class, ErrorKind, Reply, TargetName,
+    Call, CallContext, CallError, Capability, Class, ErrorKind, InheritedRelease, Reply, TargetName,
 };
 
 /// A target and a directory on it.
@@ -63,9 +63,21 @@ impl Changes {
             .collect()
     }
 
-    /// What calls of an earlier process did, as the journal has them, in order.
-    pub(super) fn of(calls: &[RecordedCall]) -> Self {
+    /// What was taken over from another run, and what calls of an earlier process did,
+    /// as the journal has them, in order.
+    pub(super) fn of(inherited: &[InheritedRelease], calls: &[RecordedCall]) -> Self {
         let changes = Self::default();
+        let places = inherited.iter().map(|one| {
+            let change = Change {
+                release: one.release.clone(),
+                previous: one.previous.clone(),
+                changed: one.changed,
+                active: true,
+                ..Change::default()
+            };
+            ((one.target.clone(), one.dir.clone()), change)
+        });
+        changes.lock().extend(places);
         for recorded in calls {
             if let Some(Call::Releases(releases)) = recorded.call.here() {
                 let place = (releases.target.clone(), releases.dir.clone());

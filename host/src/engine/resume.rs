@@ -10,14 +10,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use windlass_journal::{RecordedCall, Reopened};
 use windlass_manifest::Graph;
-use windlass_model::call::{DockerOp, ReleasesOp, SshOp, TargetOp};
+use windlass_model::call::{DockerOp, SshOp, TargetOp};
 use windlass_model::event::{Envelope, Event, StepState};
 use windlass_model::reply::{Exit, Outcome, Response};
-use windlass_model::{Call, CallError, Class, ErrorKind, Reply, StepKey};
+use windlass_model::{
+    Call, CallError, Class, ErrorKind, Inherited, InheritedRelease, InheritedStep, Reply, StepKey,
+};
 
 use super::bus::Before;
 use super::satisfied;
 use super::step::Done;
+
+mod standing;
+
+use standing::{handed_on, put_back};
 
 /// What a run has to know of what was before.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +33,8 @@ pub struct Earlier {
     pub(super) same: Option<Before>,
     /// In the order in which they were made.
     pub(super) calls: Vec<RecordedCall>,
+    /// Of another run, and this one's now.
+    pub(super) releases: Vec<InheritedRelease>,
     pub(super) ended: BTreeMap<StepKey, Done>,
     pub(super) going: BTreeMap<StepKey, Going>,
     /// The highest attempt of each step so far.
@@ -76,6 +84,9 @@ pub struct Question {
     pub whole: Option<String>,
 }
 
+/// Why a step counts as done of which somebody said so.
+const SAID: &str = "taken as done, as somebody said";
+
 /// The answer to a [`Question`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -88,16 +99,19 @@ pub enum Decision {
 impl Earlier {
     /// Of the same run, which `resume` goes on with.
     ///
-    /// `same_plugin` says whether a step's plugin has the bytes that it had then.
+    /// `inherited` is what it took over from another run; `same_plugin` says whether a
+    /// step's plugin has the bytes that it had then.
     pub fn of_run(
         graph: &Graph,
         events: Vec<Envelope>,
         number: u64,
         calls: Vec<RecordedCall>,
+        inherited: &Inherited,
         same_plugin: &dyn Fn(&StepKey) -> bool,
     ) -> (Self, Vec<Question>) {
         let read = Reading::of(&events);
-        let mut earlier = Self::kept(graph, &read, &calls);
+        let mut earlier = Self::kept(graph, &read, &calls, inherited);
+        earlier.releases.clone_from(&inherited.releases);
         let mut questions = Vec::new();
         for step in graph.instances() {
             let Some(attempt) = earlier.attempts.get(&step).copied() else {
@@ -154,10 +168,16 @@ impl Earlier {
         (earlier, questions)
     }
 
-    /// Of another run, whose failed, skipped and cancelled steps are run again.
-    pub fn of_failed(graph: &Graph, events: &[Envelope], calls: &[RecordedCall]) -> Self {
+    /// Of another run, whose failed, skipped and cancelled steps are run again;
+    /// `inherited` is what that one took over itself.
+    pub fn of_failed(
+        graph: &Graph,
+        events: &[Envelope],
+        calls: &[RecordedCall],
+        inherited: &Inherited,
+    ) -> Self {
         let read = Reading::of(events);
-        let mut earlier = Self::kept(graph, &read, calls);
+        let mut earlier = Self::kept(graph, &read, calls, inherited);
         earlier.attempts.clear();
         // What was let pass failed, too.
         earlier
@@ -172,13 +192,20 @@ impl Earlier {
         // The releases that good steps put up are this run's to mark as good.
         let good = calls.iter();
         let good = good.filter(|call| earlier.ended.contains_key(&call.id.step));
-        earlier.calls = good.cloned().collect();
+        let good: Vec<RecordedCall> = good.cloned().collect();
+        let mut kept = inherited.releases.clone();
+        kept.retain(|one| earlier.ended.contains_key(&one.step));
+        earlier.releases = handed_on(&kept, &good);
         earlier
     }
 
-    fn kept(graph: &Graph, read: &Reading, calls: &[RecordedCall]) -> Self {
+    fn kept(graph: &Graph, read: &Reading, calls: &[RecordedCall], inherited: &Inherited) -> Self {
+        let before = inherited.steps.iter().map(|one| {
+            let done = Done::reused(one.outputs.clone(), &one.reason);
+            (one.step.clone(), done)
+        });
         let mut earlier = Self {
-            ended: read.steps.clone(),
+            ended: before.chain(read.steps.clone()).collect(),
             attempts: read.attempts.clone(),
             ..Self::default()
         };
@@ -186,7 +213,7 @@ impl Earlier {
             let attempt = earlier.attempts.entry(call.id.step.clone()).or_default();
             *attempt = (*attempt).max(call.id.attempt);
         }
-        for step in put_back(read, calls) {
+        for step in put_back(read.ended, calls, &inherited.releases) {
             earlier.ended.remove(&step);
         }
         close(graph, &mut earlier.ended);
@@ -204,6 +231,19 @@ impl Earlier {
         self.ended.keys().cloned().collect()
     }
 
+    /// What a run that takes over all this keeps of it, should it be cut short in turn.
+    pub fn handed_on(&self) -> Inherited {
+        let steps = self.ended.iter().map(|(step, done)| InheritedStep {
+            step: step.clone(),
+            outputs: done.outputs.clone(),
+            reason: done.reason.clone().unwrap_or_default(),
+        });
+        Inherited {
+            steps: steps.collect(),
+            releases: self.releases.clone(),
+        }
+    }
+
     /// What a person said.
     pub fn decide(&mut self, question: &Question, decision: Decision) {
         match (&question.whole, decision) {
@@ -212,12 +252,7 @@ impl Earlier {
             }
             (Some(_), Decision::Skip) => {
                 self.going.remove(&question.step);
-                let done = Done {
-                    state: StepState::Reused,
-                    outputs: Default::default(),
-                    error: None,
-                    reason: Some("taken as done, as somebody said".to_owned()),
-                };
+                let done = Done::reused(Default::default(), SAID);
                 self.ended.insert(question.step.clone(), done);
             }
             (None, Decision::Redo) => {}
@@ -335,34 +370,6 @@ impl Reading {
             .retain(|_, done| done.state != StepState::Cancelled);
         read
     }
-}
-
-/// Steps that put a release where a former one was put back, in a run that then
-/// ended. In one that did not, putting back goes on.
-fn put_back(read: &Reading, calls: &[RecordedCall]) -> BTreeSet<StepKey> {
-    let mut users: BTreeMap<_, BTreeSet<StepKey>> = BTreeMap::new();
-    let mut undone = BTreeSet::new();
-    for recorded in calls {
-        let Some(Call::Releases(call)) = recorded.call.here() else {
-            continue;
-        };
-        let place = (call.target.clone(), call.dir.clone());
-        let before_the_end = read.ended.is_some_and(|ended| recorded.asked <= ended);
-        match &call.op {
-            ReleasesOp::Stage(_) | ReleasesOp::Activate { .. } => {
-                undone.remove(&recorded.id.step);
-                users
-                    .entry(place)
-                    .or_default()
-                    .insert(recorded.id.step.clone());
-            }
-            ReleasesOp::Restore { .. } if before_the_end => {
-                undone.extend(users.get(&place).into_iter().flatten().cloned());
-            }
-            _ => {}
-        }
-    }
-    undone
 }
 
 /// Takes out what follows a step that is run again.

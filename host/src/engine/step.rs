@@ -40,6 +40,15 @@ impl Done {
         }
     }
 
+    pub(super) fn reused(outputs: IndexMap<String, Json>, reason: &str) -> Self {
+        Self {
+            state: StepState::Reused,
+            outputs,
+            error: None,
+            reason: Some(reason.to_owned()),
+        }
+    }
+
     pub(super) fn skipped(reason: impl Into<String>) -> Self {
         Self {
             state: StepState::Skipped,

@@ -3,10 +3,13 @@ use std::sync::Arc;
 use windlass_journal::{Answer, Stored};
 use windlass_manifest::graph::RunFacts;
 use windlass_manifest::{Inputs, Manifest};
-use windlass_model::call::{DockerCall, LeaseCall, LeaseOp, ReleasesCall, SshCall, StageSpec};
+use windlass_model::call::{
+    DockerCall, LeaseCall, LeaseOp, ReleasesCall, ReleasesOp, SshCall, StageSpec,
+};
 use windlass_model::event::{RunFinished, StepState};
 use windlass_model::{CallId, RunId, TargetName};
 
+use super::super::changes::Changes;
 use super::*;
 
 const MANIFEST: &str = r#"
@@ -145,7 +148,14 @@ fn releases(op: ReleasesOp) -> Call {
 }
 
 fn of_run(events: Vec<Event>, calls: Vec<RecordedCall>) -> (Earlier, Vec<Question>) {
-    Earlier::of_run(&graph(), told(events), 9, calls, &|_| true)
+    Earlier::of_run(
+        &graph(),
+        told(events),
+        9,
+        calls,
+        &Inherited::default(),
+        &|_| true,
+    )
 }
 
 /// How `build`, which was cut short after these calls, goes on.
@@ -224,7 +234,14 @@ fn what_the_journal_does_not_have_cannot_be_replayed() {
 fn another_plugin_is_not_told_what_the_first_one_heard() {
     let call = recorded(build(), 1, 11, exec("a"), Some(Ok(Reply::Done)));
     let events = told(vec![started(build())]);
-    let (earlier, questions) = Earlier::of_run(&graph(), events, 1, vec![call], &|_| false);
+    let (earlier, questions) = Earlier::of_run(
+        &graph(),
+        events,
+        1,
+        vec![call],
+        &Inherited::default(),
+        &|_| false,
+    );
     assert_eq!(earlier.going[&build()], Going::Anew);
     assert_eq!(questions.len(), 1);
 }
@@ -290,7 +307,7 @@ fn what_was_put_back_is_done_again_with_what_follows() {
     ];
     let (earlier, _) = of_run(events.clone(), calls.clone());
     assert_eq!(earlier.ended(), [build()]);
-    let retried = Earlier::of_failed(&graph(), &told(events), &calls);
+    let retried = Earlier::of_failed(&graph(), &told(events), &calls, &Inherited::default());
     assert_eq!(retried.ended(), [build()]);
     assert_eq!(retried.ended[&build()].state, StepState::Reused);
     assert_eq!(retried.attempt(&on_prod("deploy")), 1, "it is another run");
@@ -320,10 +337,51 @@ fn releases_of_good_steps_are_the_retrys_to_mark() {
         ended(on_prod("health"), StepState::Failed),
         finished(),
     ]);
-    let retried = Earlier::of_failed(&graph(), &events, &calls);
-    let changes = super::super::changes::Changes::of(&retried.calls).all();
+    let retried = Earlier::of_failed(&graph(), &events, &calls, &Inherited::default());
+    let changes = Changes::of(&retried.releases, &retried.calls).all();
     assert_eq!(changes.len(), 1);
     assert!(changes[0].1.active && changes[0].1.release == "r1");
+    // Also when the retry is cut short before it said or did anything.
+    let inherited = retried.handed_on();
+    let none = Vec::new();
+    let (resumed, _) = Earlier::of_run(&graph(), none, 1, Vec::new(), &inherited, &|_| true);
+    assert_eq!(resumed.ended(), retried.ended());
+    assert_eq!(resumed.releases, retried.releases);
+    let again = Earlier::of_failed(&graph(), &told(vec![finished()]), &[], &inherited);
+    assert_eq!(again.ended(), retried.ended());
+    assert_eq!(again.releases, retried.releases);
+}
+
+#[test]
+fn what_was_taken_over_and_put_back_is_done_again() {
+    let inherited = Inherited {
+        steps: vec![inherited(build()), inherited(on_prod("deploy"))],
+        releases: vec![InheritedRelease {
+            step: on_prod("deploy"),
+            target: TargetName::from("prod_1"),
+            dir: "/srv/app".into(),
+            release: "r1".into(),
+            previous: Some("r0".into()),
+            changed: true,
+        }],
+    };
+    let restore = releases(ReleasesOp::Restore { id: "r0".into() });
+    let restored = recorded(StepKey::engine(), 1, 2, restore, Some(Ok(Reply::Done)));
+    let events = told(vec![
+        ended(on_prod("health"), StepState::Failed),
+        finished(),
+    ]);
+    let calls = vec![restored];
+    let (resumed, _) = Earlier::of_run(&graph(), events, 4, calls, &inherited, &|_| true);
+    assert_eq!(resumed.ended(), [build()]);
+}
+
+fn inherited(step: StepKey) -> InheritedStep {
+    InheritedStep {
+        step,
+        outputs: Default::default(),
+        reason: "done in the run that is retried".into(),
+    }
 }
 
 #[test]
