@@ -13,6 +13,7 @@ mod notify;
 mod policy;
 mod preflight;
 pub mod preview;
+mod recheck;
 pub mod resume;
 mod rollback;
 mod schedule;
@@ -51,7 +52,7 @@ use crate::plugins::PluginSet;
 use away::Away;
 pub use bus::Bus;
 use changes::{Changes, Place};
-pub use policy::{policy_for, requests_of, uncovered};
+pub use policy::{nature_of, policy_for, requests_of, uncovered};
 pub use resume::Earlier;
 
 /// Everything a run needs; nothing is looked up on the way.
@@ -271,6 +272,9 @@ impl Context {
                 who: context.who.clone(),
             })));
         }
+        if let Some(notice) = &context.earlier.notice {
+            context.notice(Level::Info, notice.clone(), None);
+        }
         for name in &context.redactor.short {
             context.notice(
                 Level::Warning,
@@ -416,6 +420,9 @@ async fn body(context: &Arc<Context>, reused: &Outputs) -> (Option<Failure>, Hel
     match lease::acquire(context, &mut away).await {
         Ok(holding) => {
             held.lease = holding;
+            if let Err(error) = recheck::check(context).await {
+                return (Some((None, error)), held);
+            }
             held.began = true;
         }
         Err(error) => return (Some((None, error)), held),

@@ -194,6 +194,40 @@ fn a_run_and_what_is_told_of_it_later() {
     assert_eq!(parsed.len(), 2, "{runs}");
 }
 
+/// Nothing was deployed, so that no target could tell either.
+#[test]
+fn without_a_journal_there_is_nothing_to_go_on_with() {
+    require!(Git, Windlass);
+    let project = project();
+    assert_shown!("resume_nothing", windlass(&project, ["resume"]));
+    assert_shown!("retry_nothing", windlass(&project, ["retry-failed"]));
+    assert_ends(&windlass(&project, ["run"]), 0, &[]);
+    assert_shown!("resume_no_run", windlass(&project, ["resume", "0000dead"]));
+}
+
+/// With one, its word counts.
+#[test]
+fn what_the_journal_knows_is_not_said_again() {
+    require!(Git, Windlass);
+    let mut project = project();
+    project.set_env("SCRIPT", "exit 1");
+    assert_ends(&windlass(&project, ["run"]), 1, &[]);
+    let variable = windlass(&project, ["resume", "--var", "script=true"]);
+    assert_ends(&variable, 2, &["--var is for a run that has no journal"]);
+    let last = windlass(&project, ["runs", "--json"]);
+    let last: serde_json::Value = serde_json::from_str(&last.stdout).unwrap();
+    let run = last[0]["run"].as_str().unwrap();
+    let other = windlass(&project, ["resume", run, "--env", "staging"]);
+    assert_ends(
+        &other,
+        2,
+        &["is not one of environment staging", "leave --env out"],
+    );
+    // Of that one, nothing is recorded.
+    let none = windlass(&project, ["resume", "--env", "staging"]);
+    assert_ends(&none, 2, &["staging"]);
+}
+
 #[test]
 fn state_can_be_elsewhere() {
     require!(Git, Windlass);

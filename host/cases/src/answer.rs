@@ -228,6 +228,9 @@ fn release() -> Release {
         who: "ci".into(),
         images: vec![],
         is_current: false,
+        pipeline: String::new(),
+        environment: String::new(),
+        compose_sha256: String::new(),
     }
 }
 

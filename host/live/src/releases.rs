@@ -420,6 +420,9 @@ fn release(state: &str, is_current: bool, record: &[u8]) -> Option<Release> {
         who: record.facts.who,
         images: record.facts.images,
         is_current,
+        pipeline: record.facts.pipeline,
+        environment: record.facts.environment,
+        compose_sha256: record.facts.compose_sha256,
     })
 }
 

@@ -14,7 +14,9 @@ use windlass_model::{StepKey, StepName, TargetName};
 
 use crate::catalog::Catalog;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Span};
-use crate::expression::{Expression, Resolved, Scope, With, kind_of, unknown, unknown_name};
+use crate::expression::{
+    Expression, Resolved, Scope, With, WithNode, kind_of, unknown, unknown_name,
+};
 use crate::manifest::{Manifest, NotifyEvent, Retry, RollbackMode, SecretSource};
 
 /// The deadline of a step that has none written.
@@ -438,6 +440,46 @@ impl Node {
             .map(|target| StepKey {
                 name: self.name.clone(),
                 target: Some(target.clone()),
+            })
+            .collect()
+    }
+
+    /// Outputs of other steps that its configuration or its condition uses, by step; None
+    /// where it is not said which.
+    pub fn outputs_used(&self) -> Vec<(&str, Option<&str>)> {
+        let expressions = self.with.expressions();
+        let references = expressions.into_iter().chain(&self.when);
+        let references = references.flat_map(Expression::references);
+        references
+            .filter(|reference| reference.root == "steps")
+            .filter_map(|reference| match reference.path.as_slice() {
+                [step, output, ..] => Some((step.as_str(), Some(output.as_str()))),
+                [step] => Some((step.as_str(), None)),
+                [] => None,
+            })
+            .collect()
+    }
+
+    /// The entries of a table of its configuration that are nothing but an output of
+    /// another step: entry, step, output.
+    pub fn outputs_in(&self, key: &str) -> Vec<(&str, &str, &str)> {
+        let WithNode::Table(config) = &self.with.node else {
+            return Vec::new();
+        };
+        let Some((_, table)) = config.get(key) else {
+            return Vec::new();
+        };
+        let WithNode::Table(entries) = &table.node else {
+            return Vec::new();
+        };
+        entries
+            .iter()
+            .filter_map(|(entry, (_, value))| match &value.node {
+                WithNode::Text(template) => {
+                    let (step, output) = template.whole()?.output()?;
+                    Some((entry.as_str(), step, output))
+                }
+                _ => None,
             })
             .collect()
     }

@@ -194,6 +194,14 @@ pub struct Release {
     /// Service and image.
     pub images: Pairs,
     pub is_current: bool,
+    #[serde(default)]
+    pub pipeline: String,
+    /// Empty without one.
+    #[serde(default)]
+    pub environment: String,
+    /// Lower-case hexadecimal digits.
+    #[serde(default)]
+    pub compose_sha256: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -130,7 +130,7 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
 /// What is on the targets, with the newest of each first.
 pub fn releases(targets: &[(TargetName, Vec<Release>)], width: usize, theme: Theme) -> String {
     let mut table = Table::new(&[
-        "target", "release", "state", "tag", "created", "by", "images",
+        "target", "release", "state", "tag", "commit", "run", "by", "created", "images",
     ]);
     for (target, releases) in targets {
         for release in releases {
@@ -145,6 +145,11 @@ pub fn releases(targets: &[(TargetName, Vec<Release>)], width: usize, theme: The
                 .iter()
                 .map(|(service, image)| format!("{service}={}", text::shorten(image)))
                 .collect();
+            // As `windlass resume` takes it.
+            let run = release
+                .run
+                .parse()
+                .map_or_else(|_| release.run.clone(), RunId::short);
             let name_tone = if release.is_current {
                 Tone::Strong
             } else {
@@ -156,8 +161,10 @@ pub fn releases(targets: &[(TargetName, Vec<Release>)], width: usize, theme: The
                 (name_tone, format!("{mark}{}", release.id)),
                 (tone, state.to_owned()),
                 (Tone::Plain, release.tag.clone()),
-                (Tone::Plain, release.created.clone()),
+                (Tone::Faint, text::commit(&release.commit).to_owned()),
+                (Tone::Plain, run),
                 (Tone::Plain, release.who.clone()),
+                (Tone::Plain, release.created.clone()),
                 (Tone::Faint, images.join(" ")),
             ]);
         }
@@ -165,7 +172,8 @@ pub fn releases(targets: &[(TargetName, Vec<Release>)], width: usize, theme: The
     table.render(width, theme)
 }
 
-fn release_state(release: &Release) -> (Tone, &'static str) {
+/// How a state is shown.
+pub fn release_state(release: &Release) -> (Tone, &'static str) {
     match release.state {
         ReleaseState::Staged => (Tone::Plain, "staged"),
         ReleaseState::Activating => (Tone::Warning, "activating"),

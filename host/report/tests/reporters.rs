@@ -383,6 +383,9 @@ fn tables() {
             format!("ghcr.io/acme/observer@sha256:{}", canned::digest("99aa")),
         )],
         is_current,
+        pipeline: "observer".into(),
+        environment: "prod".into(),
+        compose_sha256: canned::digest("c0"),
     };
     let targets = [(
         TargetName::from("prod_1"),

@@ -11,7 +11,7 @@ use windlass_report::table;
 
 use super::opened::Opened;
 use super::run::{ShowArgs, Shown};
-use super::session::{self, Session};
+use super::session::{self, Backends, Session};
 use super::terminal::Terminal;
 use super::{ProjectArgs, StateArgs, WaitArgs};
 use crate::engine;
@@ -74,6 +74,53 @@ async fn list(args: ReleasesArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let session = session::open(terminal, &args.project.options()).await?;
     let places = places(&session, terminal)?;
     let backends = session.backends(terminal).await?;
+    let answers = look(&places, &session, &backends).await;
+    backends.close().await;
+    let mut exit = Exit::Succeeded;
+    let mut found = Vec::new();
+    let mut unknown = Vec::new();
+    for ((target, dir), answer) in places.into_iter().zip(answers) {
+        match answer {
+            Ok(list) => {
+                if list.is_empty() {
+                    terminal.say(&format!("{target} has no release in {dir}"));
+                }
+                found.push((target, dir, list));
+            }
+            Err(error) => {
+                terminal.error(
+                    &format!("what is on {target} is not known: {}", error.message),
+                    error.hint.as_deref(),
+                );
+                exit = Exit::for_error(&error);
+                unknown.push((target, dir, error));
+            }
+        }
+    }
+    if args.json {
+        let found = found.iter().map(|(target, dir, list)| {
+            serde_json::json!({"target": target, "dir": dir, "releases": list})
+        });
+        let unknown = unknown.iter().map(|(target, dir, error)| {
+            serde_json::json!({"target": target, "dir": dir, "releases": null, "error": error})
+        });
+        terminal.json(&found.chain(unknown).collect());
+    } else if found.iter().any(|(_, _, list)| !list.is_empty()) {
+        let rows: Vec<_> = found
+            .into_iter()
+            .map(|(target, _, list)| (target, list))
+            .collect();
+        terminal.out(&table::releases(&rows, terminal.width(), terminal.data));
+    }
+    Ok(exit)
+}
+
+/// What these places hold, newest first. All are asked at once.
+pub(super) async fn look(
+    places: &[(TargetName, String)],
+    session: &Session,
+    backends: &Backends,
+) -> Vec<Result<Vec<Release>, CallError>> {
     let asked = places.iter().map(|(target, dir)| {
         let call = Call::Releases(ReleasesCall {
             target: target.clone(),
@@ -89,37 +136,7 @@ async fn list(args: ReleasesArgs, terminal: &Terminal) -> Result<Exit, Exit> {
             }
         }
     });
-    let answers: Vec<Result<Vec<Release>, CallError>> = futures_util::future::join_all(asked).await;
-    backends.close().await;
-    let mut exit = Exit::Succeeded;
-    let mut found = Vec::new();
-    for ((target, dir), answer) in places.into_iter().zip(answers) {
-        match answer {
-            Ok(list) => {
-                if list.is_empty() {
-                    terminal.say(&format!("{target} has no release in {dir}"));
-                }
-                found.push((target, dir, list));
-            }
-            Err(error) => exit = terminal.call_error(&error),
-        }
-    }
-    if args.json {
-        let list: Vec<serde_json::Value> = found
-            .iter()
-            .map(|(target, dir, list)| {
-                serde_json::json!({"target": target, "dir": dir, "releases": list})
-            })
-            .collect();
-        terminal.json(&serde_json::Value::Array(list));
-    } else if found.iter().any(|(_, _, list)| !list.is_empty()) {
-        let rows: Vec<_> = found
-            .into_iter()
-            .map(|(target, _, list)| (target, list))
-            .collect();
-        terminal.out(&table::releases(&rows, terminal.width(), terminal.data));
-    }
-    Ok(exit)
+    futures_util::future::join_all(asked).await
 }
 
 pub(crate) async fn rollback(args: RollbackArgs, terminal: &Terminal) -> Exit {

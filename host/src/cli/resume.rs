@@ -1,13 +1,13 @@
 //! `windlass resume` and `windlass retry-failed`: going on with a run from what the
-//! journal has of it.
+//! journal has of it. Without one, `records` goes on from what the targets have.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use windlass_journal::{Journal, JournalError, Reader, RunSummary};
-use windlass_model::call::{SshOp, TargetOp};
+use windlass_manifest::Outputs;
 use windlass_model::event::{Event, Outcome};
-use windlass_model::{Call, RunInputs, StepKey};
+use windlass_model::{RunInputs, StepKey};
 
 use super::history::failed;
 use super::opened::Opened;
@@ -16,10 +16,14 @@ use super::run::{ShowArgs, Shown, confirm, reused};
 use super::session::{self, Session, state_dir};
 use super::terminal::Terminal;
 use super::{StateArgs, alive};
-use crate::engine::resume::{Decision, Question};
 use crate::engine::{self, Earlier};
 use crate::exit::Exit;
 use crate::project::{Options, Project, Recorded};
+
+mod questions;
+mod records;
+
+use questions::{decide, describe};
 
 /// Runs that are looked through for the one to go on with.
 const LOOKED_THROUGH: usize = 500;
@@ -31,6 +35,12 @@ pub(crate) struct ResumeArgs {
     /// What to do about a call of which nobody knows whether it took place
     #[arg(long, value_name = "WHAT")]
     on_ambiguous: Option<OnAmbiguous>,
+    /// The environment; that of the run in the journal when absent
+    #[arg(long, short = 'e', value_name = "NAME")]
+    env: Option<String>,
+    /// Sets a variable of [vars] for a run that has no journal, which would know it
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = super::variable)]
+    vars: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -76,30 +86,51 @@ struct Found {
     options: Options,
 }
 
+/// Where a run is known from.
+enum Source {
+    Journal(Box<Found>),
+    /// No journal tells of it: why not.
+    Records(String),
+}
+
 impl WhichArgs {
     /// The run, with what it was asked for.
-    async fn find(&self, resumes: bool, terminal: &Terminal) -> Result<Found, Exit> {
+    async fn find(
+        &self,
+        environment: Option<&str>,
+        resumes: bool,
+        terminal: &Terminal,
+    ) -> Result<Source, Exit> {
         let project = Project::open(self.file.as_deref())
             .await
             .map_err(|error| terminal.project_error(&error))?;
         let dir = state_dir(&project.root, &self.state);
         let reader = Journal::open_existing(&dir).map_err(|error| failed(&error, terminal))?;
+        let nothing = || {
+            Ok(Source::Records(format!(
+                "no run is recorded in {}",
+                dir.display()
+            )))
+        };
         let Some(reader) = reader else {
-            terminal.error(
-                &format!("no run is recorded in {}", dir.display()),
-                Some(
-                    "--state names the directory of the journal. Without it nobody knows which \
-                     steps ended; `windlass releases` shows what is on the targets, and `windlass \
-                     run --tag TAG` deploys the same again",
-                ),
-            );
-            return Err(Exit::Invalid);
+            return nothing();
+        };
+        let read = |error: JournalError| failed(&error, terminal);
+        let runs = Runs {
+            reader: &reader,
+            environment,
         };
         let wanted = match &self.run {
-            Some(wanted) => reader.find_run(wanted).map(Some),
-            None => last(&reader, &dir, resumes),
+            Some(wanted) => match reader.find_run(wanted) {
+                Err(error @ JournalError::NoSuchRun { .. }) => {
+                    return Ok(Source::Records(error.to_string()));
+                }
+                found => found.map(Some),
+            },
+            None if runs.is_empty().map_err(read)? => return nothing(),
+            None => runs.last(&dir, resumes),
         };
-        let Some(summary) = wanted.map_err(|error| failed(&error, terminal))? else {
+        let Some(summary) = wanted.map_err(read)? else {
             terminal.error(
                 "no run since the last one that succeeded is left to go on with",
                 Some("`windlass runs` lists them; name one to go on with it all the same"),
@@ -140,6 +171,17 @@ impl WhichArgs {
             );
             return Err(Exit::Invalid);
         };
+        let of = inputs.environment.as_deref();
+        if let Some(wanted) = environment.filter(|wanted| Some(*wanted) != of) {
+            terminal.error(
+                &format!("run {id} is not one of environment {wanted}"),
+                Some(&format!(
+                    "it is one of {}: leave --env out",
+                    of.unwrap_or("none")
+                )),
+            );
+            return Err(Exit::Invalid);
+        }
         let given = inputs.vars.iter().chain(&inputs.env);
         if let Some((name, _)) = given.into_iter().find(|(_, value)| is_masked(value)) {
             terminal.error(
@@ -165,11 +207,11 @@ impl WhichArgs {
                 env: inputs.env.clone(),
             }),
         };
-        Ok(Found {
+        Ok(Source::Journal(Box::new(Found {
             summary,
             inputs,
             options,
-        })
+        })))
     }
 
     /// Refuses what is not as it was, or gives the places where it differs.
@@ -183,46 +225,76 @@ impl WhichArgs {
         if differences.is_empty() || self.allow_changed {
             return Ok(differences.into_iter().map(|found| found.place).collect());
         }
-        let id = found.summary.run.short();
-        terminal.error(
-            &format!("what run {id} was begun with has changed since"),
-            Some(
-                "put it back, or begin another run; --allow-changed goes on with what is here now",
-            ),
-        );
-        for difference in differences {
-            terminal.say(&windlass_report::clean(&format!(
-                "  {}\n    then {}\n    now  {}",
-                difference.place, difference.then, difference.now
-            )));
-        }
-        Err(Exit::NeedsPerson)
+        Err(refuse(&found.summary.run.short(), differences, terminal))
     }
 }
 
-/// The newest run since the last that succeeded: for `resume` one that did not end,
-/// else one that did not end well.
-fn last(reader: &Reader, dir: &Path, resumes: bool) -> Result<Option<RunSummary>, JournalError> {
-    let mut ended = None;
-    let mut living = None;
-    for run in reader.runs(LOOKED_THROUGH)? {
-        // Of `windlass rollback`, say.
-        if reader.inputs(run.run)?.is_none() {
-            continue;
-        }
-        match run.outcome {
-            Some(Outcome::Succeeded) => break,
-            None if alive::living(dir, run.run).is_some() => {
-                living.get_or_insert(run);
-            }
-            None if resumes => return Ok(Some(run)),
-            None => {}
-            Some(_) => {
-                ended.get_or_insert(run);
-            }
-        }
+/// Says what is not as it was.
+fn refuse(id: &str, differences: Vec<Difference>, terminal: &Terminal) -> Exit {
+    terminal.error(
+        &format!("what run {id} was begun with has changed since"),
+        Some("put it back, or begin another run; --allow-changed goes on with what is here now"),
+    );
+    for difference in differences {
+        terminal.say(&windlass_report::clean(&format!(
+            "  {}\n    then {}\n    now  {}",
+            difference.place, difference.then, difference.now
+        )));
     }
-    Ok(ended.or(living))
+    Exit::NeedsPerson
+}
+
+/// The runs of a journal, of one environment or of all.
+struct Runs<'a> {
+    reader: &'a Reader,
+    environment: Option<&'a str>,
+}
+
+impl Runs<'_> {
+    /// Newest first. Those of `windlass rollback`, say, were asked for nothing.
+    fn all(&self) -> Result<impl Iterator<Item = Result<RunSummary, JournalError>>, JournalError> {
+        let ours = |run: RunSummary| match self.reader.inputs(run.run) {
+            Err(error) => Some(Err(error)),
+            Ok(None) => None,
+            Ok(Some(inputs)) => {
+                let wanted = self.environment;
+                let same =
+                    wanted.is_none_or(|wanted| inputs.environment.as_deref() == Some(wanted));
+                same.then_some(Ok(run))
+            }
+        };
+        Ok(self
+            .reader
+            .runs(LOOKED_THROUGH)?
+            .into_iter()
+            .filter_map(ours))
+    }
+
+    fn is_empty(&self) -> Result<bool, JournalError> {
+        Ok(self.all()?.next().transpose()?.is_none())
+    }
+
+    /// The newest run since the last that succeeded: for `resume` one that did not end,
+    /// else one that did not end well.
+    fn last(&self, dir: &Path, resumes: bool) -> Result<Option<RunSummary>, JournalError> {
+        let mut ended = None;
+        let mut living = None;
+        for run in self.all()? {
+            let run = run?;
+            match run.outcome {
+                Some(Outcome::Succeeded) => break,
+                None if alive::living(dir, run.run).is_some() => {
+                    living.get_or_insert(run);
+                }
+                None if resumes => return Ok(Some(run)),
+                None => {}
+                Some(_) => {
+                    ended.get_or_insert(run);
+                }
+            }
+        }
+        Ok(ended.or(living))
+    }
 }
 
 /// Whether a value is not what it was: the journal has the name of a secret instead.
@@ -274,7 +346,18 @@ pub(crate) async fn resume(args: ResumeArgs, terminal: &Terminal) -> Exit {
 }
 
 async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
-    let found = args.which.find(true, terminal).await?;
+    let source = args.which.find(args.env.as_deref(), true, terminal).await?;
+    let found = match source {
+        Source::Journal(found) => *found,
+        Source::Records(why) => return records::go_on(&args, &why, terminal).await,
+    };
+    if !args.vars.is_empty() {
+        terminal.error(
+            "--var is for a run that has no journal",
+            Some("the journal has the variables that the run was begun with: leave it out"),
+        );
+        return Err(Exit::Invalid);
+    }
     let session = session::open(terminal, &found.options).await?;
     let changed = args.which.compare(&found, &session, terminal)?;
     if !session.problems.is_empty() {
@@ -313,10 +396,17 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     earlier.changed = changed;
     earlier.by = session.project.who();
     earlier.link = session.project.ci.link.clone();
-    let told = args.on_ambiguous;
-    if let Err(exit) = decide(&mut earlier, &questions, told, terminal, &session) {
-        opened.close().await;
-        return Err(exit);
+    let asked: Vec<String> = questions.iter().map(describe).collect();
+    match decide(&asked, args.on_ambiguous, &session.run.short(), terminal) {
+        Ok(decisions) => {
+            for (question, decision) in questions.iter().zip(decisions) {
+                earlier.decide(question, decision);
+            }
+        }
+        Err(exit) => {
+            opened.close().await;
+            return Err(exit);
+        }
     }
     let reused = reused(&session, journal, terminal)?;
     let reopened = journal.reopen(session.run, earlier.reopened()).await;
@@ -339,107 +429,6 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     Ok(result.exit)
 }
 
-/// Asks what only a person can say.
-fn decide(
-    earlier: &mut Earlier,
-    questions: &[Question],
-    told: Option<OnAmbiguous>,
-    terminal: &Terminal,
-    session: &Session,
-) -> Result<(), Exit> {
-    let mut open = false;
-    for question in questions {
-        let said = match told {
-            Some(said) => said,
-            None => {
-                terminal.say(&windlass_report::clean(&describe(question)));
-                if !terminal.asks() {
-                    open = true;
-                    continue;
-                }
-                ask(terminal)
-            }
-        };
-        match said {
-            OnAmbiguous::Redo => earlier.decide(question, Decision::Redo),
-            OnAmbiguous::Skip => earlier.decide(question, Decision::Skip),
-            OnAmbiguous::Abort => {
-                terminal.say("nothing was done");
-                return Err(Exit::NeedsPerson);
-            }
-        }
-    }
-    if !open {
-        return Ok(());
-    }
-    let id = session.run.short();
-    terminal.error(
-        &format!("run {id} cannot go on by itself: nobody knows what took place"),
-        Some(&format!(
-            "look there, then `windlass resume {id} --on-ambiguous redo` does it again, and \
-             `--on-ambiguous skip` counts it as done"
-        )),
-    );
-    Err(Exit::NeedsPerson)
-}
-
-fn ask(terminal: &Terminal) -> OnAmbiguous {
-    let question = "Redo it, skip it (count it as done), or abort?";
-    match terminal.choose(question, &["redo", "skip", "abort"]) {
-        "redo" => OnAmbiguous::Redo,
-        "skip" => OnAmbiguous::Skip,
-        _ => OnAmbiguous::Abort,
-    }
-}
-
-fn describe(question: &Question) -> String {
-    let call = &question.call;
-    let what = call.call.here().map_or_else(|| call.name.clone(), text);
-    let begun = call.asked.strftime("%Y-%m-%d %H:%M:%S UTC");
-    match &question.whole {
-        None => format!(
-            "step {} was cut short in {what}\n  begun {begun}, no answer recorded: it may have \
-             taken place, wholly or in part, and may be going on still",
-            question.step
-        ),
-        Some(why) => format!(
-            "step {} would do {what} again\n  begun {begun}; the step cannot go on from the \
-             middle: {why}",
-            question.step
-        ),
-    }
-}
-
-/// A call in a line, secrets by name.
-fn text(call: &Call) -> String {
-    let name = call.name();
-    let words = match call {
-        Call::Ssh(ssh) => match &ssh.op {
-            SshOp::Exec { argv, .. } => argv.iter().map(ToString::to_string).collect(),
-            SshOp::Upload { path, .. } | SshOp::Download { path } => vec![path.clone()],
-        },
-        Call::Http(http) => vec![http.url.to_string()],
-        Call::Target(target) => match &target.op {
-            TargetOp::Apply { ops } => vec![format!("({} operations)", ops.len())],
-            TargetOp::Inspect => Vec::new(),
-        },
-        _ => Vec::new(),
-    };
-    let on = call
-        .target()
-        .map_or_else(String::new, |target| format!(" on {target}"));
-    let mut line = words.join(" ");
-    if line.len() > 200 {
-        line.truncate(line.floor_char_boundary(200));
-        line.push_str(" […]");
-    }
-    if line.is_empty() {
-        format!("{name}{on}")
-    } else {
-        format!("{name} `{line}`{on}")
-    }
-}
-
 pub(crate) async fn retry_failed(args: RetryArgs, terminal: &Terminal) -> Exit {
     match again(args.which, terminal).await {
         Ok(exit) | Err(exit) => exit,
@@ -447,7 +436,19 @@ pub(crate) async fn retry_failed(args: RetryArgs, terminal: &Terminal) -> Exit {
 }
 
 async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
-    let found = args.find(false, terminal).await?;
+    let found = match args.find(None, false, terminal).await? {
+        Source::Journal(found) => *found,
+        Source::Records(why) => {
+            terminal.error(
+                &why,
+                Some(
+                    "--state names the directory of the journal; without it, `windlass resume` \
+                     goes on from what the targets' records say",
+                ),
+            );
+            return Err(Exit::Invalid);
+        }
+    };
     let session = session::open(terminal, &found.options).await?;
     let changed = args.compare(&found, &session, terminal)?;
     if !session.problems.is_empty() {
@@ -459,7 +460,8 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let read = |error: JournalError| failed(&error, terminal);
     let (events, _) = journal.happenings(found.summary.run).map_err(read)?;
     let calls = journal.calls(found.summary.run).map_err(read)?;
-    let mut earlier = Earlier::of_failed(&session.graph, &events, &calls, &found.inputs.inherited);
+    let before = &found.inputs.inherited;
+    let mut earlier = Earlier::of_failed(&session.graph, &events, &calls, before);
     earlier.changed = changed;
     let id = found.summary.run.short();
     if earlier.is_whole(&session.graph) && !failed_after_steps(&events) {
@@ -470,14 +472,29 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         return Ok(Exit::Succeeded);
     }
     let reused = reused(&session, journal, terminal)?;
-    let cancel = opened.watch(&session, terminal);
-    let shown = Shown::new(&args.show, terminal, &session.project.ci);
+    let (options, show) = (&found.options, &args.show);
+    begin_anew(opened, &session, options, show, reused, earlier, terminal).await
+}
+
+/// Runs what is left of another run as a run of its own.
+async fn begin_anew(
+    opened: Opened,
+    session: &Session,
+    options: &Options,
+    show: &ShowArgs,
+    reused: Outputs,
+    earlier: Earlier,
+    terminal: &Terminal,
+) -> Result<Exit, Exit> {
+    let cancel = opened.watch(session, terminal);
+    let shown = Shown::new(show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
-    let mut inputs = session.kept_inputs(&found.options, &opened.backends);
+    let mut inputs = session.kept_inputs(options, &opened.backends);
     inputs.inherited = earlier.handed_on();
-    journal.begin(session.run, &inputs).await.map_err(read)?;
+    let begun = opened.journal.begin(session.run, &inputs).await;
+    begun.map_err(|error| failed(&error, terminal))?;
     let mut input = session.input(&opened.backends, reporters, cancel);
-    input.journal = Some(journal.clone());
+    input.journal = Some(opened.journal.clone());
     input.reused = reused;
     input.earlier = Some(earlier);
     let result = engine::run(input).await;

@@ -10,6 +10,7 @@ use windlass_model::{CallError, StepKey};
 
 use serde_json::Value as Json;
 
+use super::resume::records::Nature;
 use crate::plugins::{Loaded, PluginSet};
 
 /// A host, target, repository or path that comes from another step's output
@@ -142,6 +143,36 @@ pub fn requests_of(
     Ok(requests)
 }
 
+/// What a step's plugin may do that no record shows, by what it asks for.
+pub fn nature_of(graph: &Graph, plugins: &PluginSet, step: &StepKey) -> Nature {
+    let node = graph.step(step.name.as_str());
+    let Some(loaded) = node.and_then(|node| plugins.get(&node.uses)) else {
+        return Nature::default();
+    };
+    let description = &loaded.plugin.description;
+    let is = |name: &str| loaded.built_in && description.name == name;
+    let verbs = description.requests.iter();
+    let mut verbs = verbs.map(|request| request.split_whitespace().next().unwrap_or_default());
+    Nature {
+        // Its container is there for the check alone, and goes with it.
+        once: verbs.any(may_not_happen_twice) && !is("image-check"),
+        composes: is("compose-deploy"),
+    }
+}
+
+/// Whether a verb allows calls of the class `once`.
+fn may_not_happen_twice(verb: &str) -> bool {
+    match verb {
+        "docker.run" | "ssh.exec" => true,
+        "http.via" => false,
+        _ if verb.contains('{') => true,
+        _ => verb.strip_prefix("http.").is_some_and(|method| {
+            // As in the call's class; a template may become any method.
+            !matches!(method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE")
+        }),
+    }
+}
+
 /// Requests that nothing grants, as problems with the line that would. Needs
 /// neither secrets nor connections.
 pub fn uncovered(graph: &Graph, plugins: &PluginSet) -> Diagnostics {
@@ -213,4 +244,29 @@ fn covered(request: &Request, written: &[WrittenGrant]) -> bool {
             || everything
             || need.as_ref().is_some_and(|need| given.allows(need))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_model::grant::is_verb;
+
+    use super::may_not_happen_twice;
+
+    /// As the classes of the calls that they allow.
+    #[test]
+    fn verbs_of_what_must_not_happen_twice() {
+        for verb in ["ssh.exec", "docker.run", "http.POST", "http.PATCH"] {
+            assert!(is_verb(verb) && may_not_happen_twice(verb), "{verb}");
+        }
+        for verb in [
+            "http.GET",
+            "http.PUT",
+            "http.via",
+            "docker.push",
+            "target.apply",
+        ] {
+            assert!(is_verb(verb) && !may_not_happen_twice(verb), "{verb}");
+        }
+        assert!(may_not_happen_twice("http.{{"), "it may become any");
+    }
 }

@@ -21,6 +21,7 @@ use super::bus::Before;
 use super::satisfied;
 use super::step::Done;
 
+pub mod records;
 mod standing;
 
 use standing::{handed_on, put_back};
@@ -48,6 +49,11 @@ pub struct Earlier {
     pub by: String,
     /// The page of the CI job that does.
     pub link: Option<String>,
+    /// What is said at the start of the run, of where it goes on from.
+    pub notice: Option<String>,
+    /// What places held when it was decided how to go on; looked at again under the
+    /// lease.
+    pub(super) seen: Vec<records::Seen>,
 }
 
 /// How an instance that was cut short goes on.
