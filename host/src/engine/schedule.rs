@@ -170,9 +170,9 @@ impl Waiting {
                     }
                 }
             }
-            // What is not run waits for nothing.
-            let known = context.earlier.ended.contains_key(&instance.step);
-            if open[index] == 0 || known || !instance.selected {
+            // What is left out waits for nothing. What ended earlier waits as others do: what
+            // needs it may need those before it, too.
+            if open[index] == 0 || !instance.selected {
                 ready.insert(index);
             }
         }
