@@ -95,6 +95,15 @@ impl Hosts {
         &self.hosts
     }
 
+    /// One of them to change, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// When there are not so many.
+    pub fn host_mut(&mut self, index: usize) -> &mut Host {
+        &mut self.hosts[index]
+    }
+
     /// One of them, counted from 0.
     ///
     /// # Panics
@@ -266,6 +275,44 @@ impl Host {
         let size = format!("size={size}");
         self.inside(["mount", "-t", "tmpfs", "-o", &size, "tmpfs", "/srv"])
             .map(drop)
+    }
+
+    /// Where its engine's socket is seen from here.
+    pub fn docker_host(&self) -> String {
+        format!("unix:///proc/{}/root/run/docker.sock", self.pid)
+    }
+
+    /// Ends the Docker engine, and nothing else, with this signal: `"KILL"` is its
+    /// crash, `"TERM"` what a restart or an upgrade of its package sends.
+    pub fn end_engine(&mut self, signal: &str) -> Result<()> {
+        let Some(engine) = &self.engine else {
+            return Ok(());
+        };
+        // What was started is `nsenter`, which ends with the engine, its child.
+        let engines: Vec<u32> = process::descendants(engine.pid())
+            .into_iter()
+            .filter(|pid| process::name(*pid).as_deref() == Some("dockerd"))
+            .collect();
+        process::signal(signal, &engines);
+        let deadline = Instant::now() + READY;
+        while engine.is_running() {
+            if Instant::now() > deadline {
+                return Err(Error::NotReady {
+                    part: format!("the end of {}'s Docker engine", self.name),
+                    waited: READY,
+                    log: engine.log(),
+                });
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.engine = None;
+        Ok(())
+    }
+
+    /// Starts the Docker engine again, on what the former one left.
+    pub fn start_engine(&mut self) -> Result<()> {
+        self.engine = Some(start_engine(self.pid, &self.files)?);
+        Ok(())
     }
 
     /// The engine's log, none when the host has no engine.

@@ -166,6 +166,12 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
+/// Name of a process's program, cut after 15 characters as the kernel has it.
+pub fn name(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
 /// Sends a signal (`"TERM"`, `"KILL"`, `"INT"`, `"STOP"`, …) to processes; one that
 /// has already ended is not an error.
 pub fn signal(name: &str, pids: &[u32]) {

@@ -136,7 +136,7 @@ fn what_a_kill_left_is_removed_by_the_next_run() {
     .unwrap();
     let next = rig.windlass(["run", "--tag", "v2"]).run().unwrap();
     assert!(
-        next.says("removed what a killed run left on local"),
+        next.says("removed what an earlier run left on local"),
         "{next}"
     );
     assert_eq!(next.code, Some(4), "{next}");

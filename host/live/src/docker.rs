@@ -3,9 +3,9 @@
 //! A remote engine is reached through the target's one SSH connection
 //! ([`crate::ssh`]); logins come from [`crate::registry`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_model::call::{DockerCall, DockerOp};
 use windlass_model::reply::EngineInfo;
@@ -21,9 +21,12 @@ mod container;
 mod engine;
 mod image;
 mod local;
+mod logs;
+mod loss;
 mod progress;
 mod query;
 mod session;
+mod stopped;
 mod stream;
 mod tail;
 #[cfg(test)]
@@ -42,6 +45,17 @@ pub struct Docker {
     classic: bool,
     /// Clients, each with its pool, by the target's name.
     engines: Mutex<HashMap<TargetName, Engine>>,
+    containers: Mutex<Containers>,
+}
+
+/// What is known of containers that calls started.
+#[derive(Debug, Default)]
+struct Containers {
+    /// Where those are that were not removed yet, by their id; by their name while
+    /// they are made.
+    there: HashMap<String, TargetName>,
+    /// Those that a call stops: their end is nobody else's doing.
+    stopping: HashSet<String>,
 }
 
 impl Docker {
@@ -52,7 +66,19 @@ impl Docker {
             registry,
             classic: engine::buildkit_disabled(),
             engines: Mutex::default(),
+            containers: Mutex::default(),
         }
+    }
+
+    /// Engines that have containers of the run, because they could not be removed.
+    pub fn left_behind(&self) -> BTreeSet<TargetName> {
+        self.containers().there.values().cloned().collect()
+    }
+
+    fn containers(&self) -> MutexGuard<'_, Containers> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub async fn call(&self, context: &CallContext, call: DockerCall) -> Result<Reply, CallError> {

@@ -2,7 +2,9 @@
 //! what the latter left: containers on engines, keys and sockets here.
 //!
 //! Each run holds a lock on a file of its own while it lives; the kernel gives
-//! it up when the process ends, however it ends.
+//! it up when the process ends, however it ends. The file goes with the run, unless
+//! a container is left on an engine that was away. Which engines those are the
+//! journal says.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -11,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use windlass_model::TargetName;
+use windlass_journal::Journal;
+use windlass_model::{Call, RunId, TargetName};
 
 use super::StateArgs;
 use super::session::{Backends, Session};
@@ -27,12 +30,23 @@ pub(crate) struct Alive {
     path: PathBuf,
     _lock: Option<File>,
     held: bool,
+    /// Engines with containers of the run that are still to be removed.
+    left: BTreeSet<TargetName>,
 }
 
 impl Alive {
     /// False where another process has the run's lock.
     pub(crate) fn is_held(&self) -> bool {
         self.held
+    }
+
+    /// The end of the run, which left containers on these engines: the next run
+    /// removes them. Gives all engines where there are any.
+    pub(crate) fn end(mut self, left: BTreeSet<TargetName>) -> BTreeSet<TargetName> {
+        self.left.extend(left);
+        let left = std::mem::take(&mut self.left);
+        self.held &= left.is_empty();
+        left
     }
 }
 
@@ -50,14 +64,21 @@ pub(crate) async fn enter(
     session: &Session,
     state: &StateArgs,
     backends: &Backends,
+    journal: &Journal,
     terminal: &Terminal,
 ) -> Alive {
     let directory = session.state_dir(state).join(DIRECTORY);
     let _ = std::fs::create_dir_all(&directory);
-    let dead = dead_runs(&directory);
+    let mut dead = dead_runs(&directory);
     if !dead.is_empty() {
-        sweep(session, backends, &dead, terminal).await;
+        for dead in &mut dead {
+            dead.left = engines(session, journal, dead.run);
+        }
+        sweep(session, backends, &mut dead, terminal).await;
     }
+    // A run that is resumed takes over what is left of itself.
+    let left = dead.into_iter().find(|dead| dead.run == session.run);
+    let left = left.map(|dead| dead.left).unwrap_or_default();
     let path = directory.join(session.run.to_string());
     let lock = OpenOptions::new()
         .create(true)
@@ -71,6 +92,7 @@ pub(crate) async fn enter(
                 path,
                 _lock: None,
                 held: false,
+                left: BTreeSet::new(),
             };
         }
         let _ = file.set_len(0);
@@ -81,11 +103,12 @@ pub(crate) async fn enter(
         path,
         _lock: lock,
         held: true,
+        left,
     }
 }
 
 /// Whether a process is at work on a run, and which.
-pub(crate) fn living(state: &Path, run: windlass_model::RunId) -> Option<Option<u32>> {
+pub(crate) fn living(state: &Path, run: RunId) -> Option<Option<u32>> {
     let mut file = File::open(state.join(DIRECTORY).join(run.to_string())).ok()?;
     if file.try_lock().is_ok() {
         return None;
@@ -96,9 +119,11 @@ pub(crate) fn living(state: &Path, run: windlass_model::RunId) -> Option<Option<
 }
 
 struct Dead {
-    run: String,
+    run: RunId,
     marker: PathBuf,
     scratch: Option<PathBuf>,
+    /// Engines that may have containers of it.
+    left: BTreeSet<TargetName>,
 }
 
 /// Runs whose lock nobody holds.
@@ -109,10 +134,9 @@ fn dead_runs(directory: &Path) -> Vec<Dead> {
     let mut dead = Vec::new();
     for entry in entries.flatten() {
         let path = entry.path();
-        let run = entry.file_name().to_string_lossy().into_owned();
-        if run.parse::<windlass_model::RunId>().is_err() {
+        let Ok(run) = entry.file_name().to_string_lossy().parse() else {
             continue;
-        }
+        };
         let Ok(mut file) = File::open(&path) else {
             continue;
         };
@@ -129,6 +153,7 @@ fn dead_runs(directory: &Path) -> Vec<Dead> {
                 .next()
                 .map(PathBuf::from)
                 .filter(|path| is_scratch(path)),
+            left: BTreeSet::new(),
         });
     }
     dead
@@ -148,35 +173,54 @@ fn is_scratch(path: &Path) -> bool {
     named && ours && path.parent() == Some(super::session::scratch_base().as_path())
 }
 
-async fn sweep(session: &Session, backends: &Backends, dead: &[Dead], terminal: &Terminal) {
-    let runs: BTreeSet<&str> = dead.iter().map(|dead| dead.run.as_str()).collect();
-    let mut engines = vec![TargetName::local()];
-    engines.extend(session.graph.active.iter().cloned());
-    engines.sort();
-    engines.dedup();
-    let mut reached = true;
+/// Engines on which a run started containers, as its journal has it: no call goes
+/// out before it is there.
+fn engines(session: &Session, journal: &Journal, run: RunId) -> BTreeSet<TargetName> {
+    let calls = journal.calls(run).unwrap_or_default();
+    let mut engines = BTreeSet::new();
+    for recorded in calls.iter().filter(|call| call.name == "docker.run") {
+        match recorded.call.here() {
+            Some(Call::Docker(call)) => {
+                engines.insert(call.engine.clone());
+            }
+            // Too large for the journal.
+            _ => {
+                engines.insert(TargetName::local());
+                engines.extend(session.graph.active.iter().cloned());
+            }
+        }
+    }
+    engines
+}
+
+async fn sweep(session: &Session, backends: &Backends, dead: &mut [Dead], terminal: &Terminal) {
+    let runs: BTreeSet<String> = dead.iter().map(|dead| dead.run.to_string()).collect();
+    let engines: BTreeSet<TargetName> = dead.iter().flat_map(|dead| dead.left.clone()).collect();
+    let mut swept = BTreeSet::new();
     for engine in engines {
         let context = outside_a_run(session.run, Instant::now() + SWEEP);
         let docker = backends.live.docker();
-        match docker
+        // One that does not answer is tried again by the next run.
+        let Ok(removed) = docker
             .sweep(&context, &engine, |run| !runs.contains(run))
             .await
-        {
-            Ok(removed) if removed.is_empty() => {}
-            Ok(removed) => terminal.say(&format!(
-                "removed what a killed run left on {engine}: {}",
+        else {
+            continue;
+        };
+        if !removed.is_empty() {
+            terminal.say(&format!(
+                "removed what an earlier run left on {engine}: {}",
                 removed.join(", ")
-            )),
-            // An engine that is not there has nothing of ours running.
-            Err(error) if error.code == "docker.no-engine" => {}
-            Err(_) => reached = false,
+            ));
         }
+        swept.insert(engine);
     }
     for dead in dead {
         if let Some(scratch) = &dead.scratch {
             let _ = std::fs::remove_dir_all(scratch);
         }
-        if reached {
+        dead.left.retain(|engine| !swept.contains(engine));
+        if dead.left.is_empty() {
             let _ = std::fs::remove_file(&dead.marker);
         }
     }
@@ -197,8 +241,28 @@ mod tests {
         drop(file);
         let dead = dead_runs(directory.path());
         assert_eq!(dead.len(), 1);
-        assert_eq!(dead[0].run, run);
+        assert_eq!(dead[0].run.to_string(), run);
         assert_eq!(dead[0].scratch, None);
+    }
+
+    #[test]
+    fn a_run_that_left_something_keeps_its_file() {
+        let directory = tempfile::tempdir().expect("directory");
+        let run = "019a0000-0000-7000-8000-000000000001";
+        let enter = || {
+            let path = directory.path().join(run);
+            Alive {
+                _lock: Some(File::create(&path).expect("file")),
+                path,
+                held: true,
+                left: BTreeSet::new(),
+            }
+        };
+        let there: BTreeSet<TargetName> = ["builder".into()].into();
+        assert_eq!(enter().end(there.clone()), there);
+        assert_eq!(dead_runs(directory.path()).len(), 1);
+        assert!(enter().end(BTreeSet::new()).is_empty());
+        assert!(dead_runs(directory.path()).is_empty());
     }
 
     #[test]

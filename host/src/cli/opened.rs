@@ -40,7 +40,7 @@ impl Opened {
             terminal.error(&error.to_string(), error.hint().as_deref());
             Exit::Engine
         })?;
-        let alive = alive::enter(session, state, &backends, terminal).await;
+        let alive = alive::enter(session, state, &backends, &journal, terminal).await;
         Ok(Self {
             journal,
             backends,
@@ -62,9 +62,15 @@ impl Opened {
         cancel
     }
 
-    pub(crate) async fn close(self) {
+    /// Says on which engines containers are left.
+    pub(crate) async fn close(self, terminal: &Terminal) {
+        let left = self.backends.live.docker().left_behind();
         self.backends.close().await;
-        drop(self.alive);
+        for engine in self.alive.end(left) {
+            terminal.say(&format!(
+                "containers of this run are left on {engine}: the next run removes them, or `docker rm`"
+            ));
+        }
         // Best effort: an old run too many is no reason to fail.
         let _ = self.journal.prune(KEEP_RUNS).await;
     }

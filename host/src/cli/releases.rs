@@ -156,7 +156,7 @@ async fn put_back(args: RollbackArgs, terminal: &Terminal) -> Result<Exit, Exit>
     let mut input = session.input(&opened.backends, reporters, cancel);
     input.journal = Some(opened.journal.clone());
     let result = engine::restore(input, places, args.to).await;
-    opened.close().await;
+    opened.close(terminal).await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }

@@ -404,7 +404,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
             }
         }
         Err(exit) => {
-            opened.close().await;
+            opened.close(terminal).await;
             return Err(exit);
         }
     }
@@ -424,7 +424,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     input.link.clone_from(&found.inputs.link);
     input.git.branch = Some(found.inputs.branch.clone());
     let result = engine::run(input).await;
-    opened.close().await;
+    opened.close(terminal).await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }
@@ -468,7 +468,7 @@ async fn again(args: WhichArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         terminal.say(&format!(
             "every step of run {id} succeeded: nothing to retry"
         ));
-        opened.close().await;
+        opened.close(terminal).await;
         return Ok(Exit::Succeeded);
     }
     let reused = reused(&session, journal, terminal)?;
@@ -498,7 +498,7 @@ async fn begin_anew(
     input.reused = reused;
     input.earlier = Some(earlier);
     let result = engine::run(input).await;
-    opened.close().await;
+    opened.close(terminal).await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }

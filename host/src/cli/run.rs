@@ -229,7 +229,7 @@ async fn start(args: RunArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     if args.show.verbose {
         tell_round_trips(&session, &opened.backends, terminal);
     }
-    opened.close().await;
+    opened.close(terminal).await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }

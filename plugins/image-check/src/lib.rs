@@ -173,6 +173,8 @@ fn exited(info: &ContainerInfo, log: &str) -> Error {
     let error = Error::unavailable("image-check.exited", message + &excerpt(log));
     if info.oom_killed {
         error.with_hint("it was killed for want of memory")
+    } else if !info.error.is_empty() {
+        error.with_hint("when the engine is well, `windlass resume` checks the image again")
     } else {
         error.with_hint(
             "look at its log above; `env` and `command` of the step set what it needs to start",

@@ -2,7 +2,7 @@
 
 use crate::docker::Container;
 use crate::jobs::{Exit, Job};
-use crate::{Error, ErrorKind, Value, format};
+use crate::{Error, Value, format};
 
 /// Lines of a failed command's log that its error repeats.
 const ERROR_LINES: usize = 5;
@@ -78,10 +78,7 @@ impl std::ops::Deref for Cleanup {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        if let Err(error) = self.container.remove(self.grace_ms)
-            && error.kind != ErrorKind::Cancelled
-        {
-            crate::warn!("the container could not be removed: {}", error.message);
-        }
+        // What fails is tried again by the host, which tells of it.
+        let _ = self.container.remove(self.grace_ms);
     }
 }

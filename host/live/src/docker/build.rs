@@ -84,7 +84,7 @@ impl Docker {
             .await
             .map_err(|failure| failure.into_error("the build did not begin"))?;
         let mut output = Output::new(Tail::new(&context.log));
-        let mut messages = Messages::new(response.into_body());
+        let mut messages = Messages::new(response.into_body(), "during the build");
         while let Some(message) = messages.next(engine).await? {
             if let Some(error) = message.failure() {
                 let error = failed(error, &output.tail);
@@ -271,8 +271,11 @@ fn failed(why: &str, tail: &Tail) -> CallError {
         return CallError::exhausted("docker.disk-full", message)
             .hint("make room on the engine's disk: `docker system prune`");
     }
+    // Nobody here cancelled it: then nobody would listen any more.
     if has(&["context canceled", "context cancelled"]) {
-        return CallError::cancelled();
+        return CallError::unavailable("docker.build-cut", message)
+            .hint("an engine that is stopped gives its builds up: `windlass resume` builds again")
+            .retryable();
     }
     let error = CallError::invalid("docker.build-failed", message);
     if has(&[
@@ -312,5 +315,23 @@ fn failed(why: &str, tail: &Tail) -> CallError {
         error.hint("the Dockerfile copies a file that is not in the context; see .dockerignore")
     } else {
         error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_model::backend::NoLog;
+    use windlass_model::{ErrorKind, LogSink};
+
+    use super::*;
+
+    #[test]
+    fn what_the_engine_gave_up_is_not_a_cancel_of_ours() {
+        let log: Arc<dyn LogSink> = Arc::new(NoLog);
+        let error = failed("context canceled", &Tail::new(&log));
+        assert_eq!(
+            (error.kind, error.code.as_str(), error.retryable),
+            (ErrorKind::Unavailable, "docker.build-cut", true)
+        );
     }
 }

@@ -4,10 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use http::{HeaderMap, Method};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use windlass_model::call::RunSpec;
@@ -15,9 +12,11 @@ use windlass_model::reply::{ContainerInfo, Exit, Health, Probe};
 use windlass_model::{CallContext, CallError, LogStream, Reply, TargetName, Text};
 
 use super::Docker;
-use super::engine::{Engine, Failure, full};
+use super::engine::{Engine, Failure};
 use super::image::{image_error, local_name};
+use super::logs;
 use super::query::Query;
+use super::stopped::DURING;
 use super::tail::{Lines, Tail};
 
 const LABEL_RUN: &str = "windlass.run";
@@ -46,6 +45,9 @@ impl Docker {
         let image = local_name(&spec.image)?;
         let body = self.container(context, spec, image)?;
         let name = format!("windlass-{}", context.id.stamp());
+        self.containers()
+            .there
+            .insert(name.clone(), engine.name.as_str().into());
         let query = Query::new("/containers/create").with("name", &name);
         // Not abandoned by a cancellation: what was created must be known, so
         // that it can be removed.
@@ -94,11 +96,23 @@ impl Docker {
             other => other,
         };
         match result {
-            Ok(id) => Ok(Reply::Id(id)),
+            Ok(id) => {
+                let mut containers = self.containers();
+                if let Some(engine) = containers.there.remove(&name) {
+                    containers.there.insert(id.clone(), engine);
+                }
+                Ok(Reply::Id(id))
+            }
             Err(error) => {
-                // A conflict is another call's container under that name.
-                if error.code != "docker.conflict" {
-                    let _ = tokio::time::timeout(CLEANUP_TIME, delete(engine, &name)).await;
+                let gone = match error.code.as_str() {
+                    // Another call's container under that name; or no call at all.
+                    "docker.conflict" | "docker.no-engine" | "docker.unreachable" => true,
+                    _ => tokio::time::timeout(CLEANUP_TIME, delete(engine, &name))
+                        .await
+                        .is_ok_and(|deleted| deleted.is_ok()),
+                };
+                if gone {
+                    self.containers().there.remove(&name);
                 }
                 Err(error)
             }
@@ -184,11 +198,23 @@ impl Docker {
         id: &str,
     ) -> Result<Reply, CallError> {
         check_id(id)?;
-        let inspected: Inspected = engine
-            .get(&Query::new(format!("/containers/{id}/json")))
-            .await
-            .map_err(|failure| container_error(id, failure, "cannot be inspected"))?;
-        Ok(Reply::Container(Box::new(inspected.into_info())))
+        let query = Query::new(format!("/containers/{id}/json"));
+        let inspected: Inspected = match engine.get(&query).await {
+            Ok(inspected) => inspected,
+            Err(failure) => {
+                let error = container_error(id, failure, "cannot be inspected");
+                // It ran: then its engine was there, too.
+                return Err(engine.failed(error, DURING).await);
+            }
+        };
+        let stopped = self.stopped(engine, id, &inspected.state).await?;
+        let mut info = inspected.into_info();
+        if let Some(stopped) = stopped
+            && info.error.is_empty()
+        {
+            info.error = stopped.to_string();
+        }
+        Ok(Reply::Container(Box::new(info)))
     }
 
     pub(super) async fn container_logs(
@@ -198,7 +224,7 @@ impl Docker {
         max_bytes: u32,
     ) -> Result<Reply, CallError> {
         let cap = max_bytes.min(MAX_LOG) as usize;
-        let mut logs = follow(engine, id, false).await?;
+        let mut logs = logs::open(engine, id, false).await?;
         let mut newest: VecDeque<u8> = VecDeque::new();
         while logs
             .next(engine, |_, bytes| {
@@ -241,7 +267,7 @@ impl Docker {
         let mut tail = Tail::new(&context.log);
         let mut out = Lines::default();
         let mut err = Lines::default();
-        let mut logs = follow(engine, id, true).await?;
+        let mut logs = logs::open(engine, id, true).await?;
         let query = Query::new(format!("/containers/{id}/wait"));
         let wait = engine.ask(Method::POST, &query, None);
         tokio::pin!(wait);
@@ -261,8 +287,13 @@ impl Docker {
                     lines.push(bytes, |line| tail.line(stream, line));
                 }), if !drained => drained = !more?,
                 answer = &mut wait, if waited.is_none() => {
-                    let bytes = answer
-                        .map_err(|failure| container_error(id, failure, "cannot be waited for"))?;
+                    let bytes = match answer {
+                        Ok(bytes) => bytes,
+                        Err(failure) => {
+                            let error = container_error(id, failure, "cannot be waited for");
+                            return Err(engine.failed(error, DURING).await);
+                        }
+                    };
                     waited = Some(engine.decode::<Waited>(&bytes)?);
                     drain_until = Some(tokio::time::Instant::now() + DRAIN_TIME);
                 }
@@ -271,6 +302,7 @@ impl Docker {
         }
         out.flush(|line| tail.line(LogStream::Stdout, line));
         err.flush(|line| tail.line(LogStream::Stderr, line));
+        self.ended_by_itself(engine, id).await?;
         let waited = waited.map_or((-1, None), |waited| (waited.status_code, waited.error));
         match waited {
             (_, Some(error)) if !error.message.is_empty() => Err(CallError::unavailable(
@@ -291,6 +323,7 @@ impl Docker {
     ) -> Result<Reply, CallError> {
         check_id(id)?;
         let time = context.remaining().max(CLEANUP_TIME);
+        self.containers().stopping.insert(id.to_owned());
         let work = async {
             if grace_ms > 0 {
                 let query = Query::new(format!("/containers/{id}/stop"))
@@ -311,6 +344,7 @@ impl Docker {
                 format!("the container {id} was not removed in time"),
             ))
         })?;
+        self.containers().there.remove(id);
         Ok(Reply::Done)
     }
 
@@ -394,7 +428,7 @@ pub(super) fn check_id(id: &str) -> Result<(), CallError> {
     }
 }
 
-fn container_error(id: &str, failure: Failure, what: &str) -> CallError {
+pub(super) fn container_error(id: &str, failure: Failure, what: &str) -> CallError {
     match &failure {
         Failure::Refused(refusal) if refusal.status.as_u16() == 404 => {
             CallError::not_found("docker.no-container", format!("there is no container {id}"))
@@ -420,112 +454,20 @@ fn start_error(error: CallError) -> CallError {
     error.hint(hint)
 }
 
-async fn follow(engine: &Engine, id: &str, follow: bool) -> Result<Logs, CallError> {
-    check_id(id)?;
-    let query = Query::new(format!("/containers/{id}/logs"))
-        .with("stdout", "1")
-        .with("stderr", "1")
-        .flag("follow", follow);
-    let response = engine
-        .send(
-            Method::GET,
-            &query,
-            HeaderMap::new(),
-            full(bytes::Bytes::new()),
-        )
-        .await
-        .map_err(|failure| container_error(id, failure, "has no log"))?;
-    // Containers with a terminal have one stream, without frames.
-    let raw = response
-        .headers()
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|value| value == "application/vnd.docker.raw-stream");
-    let demux = Demux {
-        raw,
-        ..Demux::default()
-    };
-    Ok(Logs {
-        body: response.into_body().into_data_stream(),
-        demux,
-    })
-}
-
-struct Logs {
-    body: http_body_util::BodyDataStream<Incoming>,
-    demux: Demux,
-}
-
-impl Logs {
-    /// Hands on what came next; false at the end.
-    async fn next(
-        &mut self,
-        engine: &Engine,
-        each: impl FnMut(LogStream, &[u8]),
-    ) -> Result<bool, CallError> {
-        match self.body.next().await {
-            Some(Ok(chunk)) => {
-                self.demux.push(&chunk, each);
-                Ok(true)
-            }
-            Some(Err(error)) => Err(engine.cut(&error)),
-            None => Ok(false),
-        }
-    }
-}
-
-/// The engine's multiplexed stream: frames of a stream's number, three zeros,
-/// a length, and that many bytes. Nothing is held back, however long a frame
-/// says that it is.
-#[derive(Debug, Default)]
-struct Demux {
-    raw: bool,
-    header: Vec<u8>,
-    stderr: bool,
-    remaining: usize,
-}
-
-impl Demux {
-    fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(LogStream, &[u8])) {
-        if self.raw {
-            return each(LogStream::Stdout, bytes);
-        }
-        while !bytes.is_empty() {
-            if self.remaining == 0 {
-                let take = (8 - self.header.len()).min(bytes.len());
-                self.header.extend_from_slice(&bytes[..take]);
-                bytes = &bytes[take..];
-                if let [stream, _, _, _, a, b, c, d] = *self.header.as_slice() {
-                    self.stderr = stream == 2;
-                    self.remaining = u32::from_be_bytes([a, b, c, d]) as usize;
-                    self.header.clear();
-                }
-                continue;
-            }
-            let take = self.remaining.min(bytes.len());
-            let stream = if self.stderr {
-                LogStream::Stderr
-            } else {
-                LogStream::Stdout
-            };
-            each(stream, &bytes[..take]);
-            self.remaining -= take;
-            bytes = &bytes[take..];
-        }
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Inspected {
+pub(super) struct Inspected {
     id: String,
-    state: State,
+    pub(super) state: State,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 #[derive(Default)]
-struct State {
-    status: String,
+pub(super) struct State {
+    pub(super) started_at: String,
+    pub(super) finished_at: String,
+    pub(super) status: String,
     exit_code: i64,
     #[serde(rename = "OOMKilled")]
     oom_killed: bool,
@@ -591,27 +533,6 @@ fn cut(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frames_come_apart_wherever_they_are_cut() {
-        let mut bytes = vec![1, 0, 0, 0, 0, 0, 0, 3];
-        bytes.extend(b"out");
-        bytes.extend([2, 0, 0, 0, 0, 0, 0, 0]);
-        bytes.extend([2, 0, 0, 0, 0, 0, 0, 3]);
-        bytes.extend(b"err");
-        for size in 1..bytes.len() {
-            let mut demux = Demux::default();
-            let mut out = Vec::new();
-            let mut err = Vec::new();
-            for chunk in bytes.chunks(size) {
-                demux.push(chunk, |stream, bytes| match stream {
-                    LogStream::Stdout => out.extend(bytes),
-                    LogStream::Stderr => err.extend(bytes),
-                });
-            }
-            assert_eq!((out.as_slice(), err.as_slice()), (&b"out"[..], &b"err"[..]));
-        }
-    }
 
     #[test]
     fn ids_are_fit_for_a_path() {

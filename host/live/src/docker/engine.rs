@@ -300,11 +300,14 @@ impl Engine {
                 ))
             })?;
         request.headers_mut().extend(headers);
-        let response = self
-            .client
-            .request(request)
-            .await
-            .map_err(|error| Failure::Failed(self.unreachable(&error)))?;
+        let response = self.client.request(request).await.map_err(|error| {
+            Failure::Failed(if error.is_connect() {
+                self.unreachable(&error)
+            } else {
+                // It was sent, or a part of it: what it asks for may have been done.
+                self.cut(&error)
+            })
+        })?;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
@@ -380,52 +383,6 @@ impl Engine {
                 }
             })
     }
-
-    /// The connection ended in the middle of an answer.
-    pub(super) fn cut(&self, error: &dyn std::error::Error) -> CallError {
-        CallError::unavailable(
-            "docker.connection-lost",
-            format!(
-                "the connection to the Docker engine of {} was lost: {}",
-                self.name,
-                innermost(error)
-            ),
-        )
-        .retryable()
-    }
-
-    pub(super) fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> CallError {
-        let io = io_kind(error);
-        let reason = innermost(error);
-        let at = match self.name.as_str() {
-            windlass_model::id::LOCAL => format!("at {}", self.endpoint),
-            name => format!("on target {name}"),
-        };
-        match io {
-            Some(std::io::ErrorKind::PermissionDenied) => CallError::denied(
-                "docker.permission",
-                format!("this user may not use the Docker engine {at}: {reason}"),
-            )
-            .hint(
-                "add the user to the group docker (sudo usermod -aG docker USER) and log in again",
-            ),
-            Some(std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
-                CallError::unavailable(
-                    "docker.no-engine",
-                    format!("no Docker engine answers {at}: {reason}"),
-                )
-                .hint(
-                    "start it: `sudo systemctl start docker` on Linux, Docker Desktop elsewhere; \
-                     or set DOCKER_HOST",
-                )
-            }
-            _ => CallError::unavailable(
-                "docker.unreachable",
-                format!("the Docker engine {at} cannot be reached: {reason}"),
-            )
-            .retryable(),
-        }
-    }
 }
 
 impl Failure {
@@ -475,28 +432,6 @@ fn refusal_text(bytes: &[u8]) -> String {
     } else {
         text.to_owned()
     }
-}
-
-fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<std::io::ErrorKind> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// The last link of a chain of causes: the one that says something.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut last = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        last = error.to_string();
-        next = error.source();
-    }
-    last
 }
 
 pub(super) fn full(bytes: Bytes) -> Body {

@@ -145,7 +145,7 @@ impl Docker {
             )
             .await
             .map_err(|failure| transfer.refused(engine, image, failure))?;
-        let mut messages = Messages::new(response.into_body());
+        let mut messages = Messages::new(response.into_body(), "during the push");
         while let Some(message) = messages.next(engine).await? {
             transfer.take(engine, &message)?;
         }
@@ -195,7 +195,7 @@ impl Docker {
             )
             .await
             .map_err(|failure| transfer.refused(engine, image, failure))?;
-        let mut messages = Messages::new(response.into_body());
+        let mut messages = Messages::new(response.into_body(), "during the pull");
         while let Some(message) = messages.next(engine).await? {
             transfer.take(engine, &message)?;
         }

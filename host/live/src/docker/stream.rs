@@ -53,6 +53,8 @@ impl Message {
 #[derive(Debug)]
 pub(super) struct Messages {
     body: http_body_util::BodyDataStream<Incoming>,
+    /// For an error: `during the build`.
+    during: &'static str,
     buffer: Vec<u8>,
     /// Where the search for a line's end goes on.
     searched: usize,
@@ -60,9 +62,10 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Incoming, during: &'static str) -> Self {
         Self {
             body: body.into_data_stream(),
+            during,
             buffer: Vec::new(),
             searched: 0,
             ended: false,
@@ -105,7 +108,7 @@ impl Messages {
                     }
                     self.buffer.extend_from_slice(&chunk);
                 }
-                Some(Err(error)) => return Err(engine.cut(&error)),
+                Some(Err(_)) => return Err(engine.gone(self.during).await),
                 None => self.ended = true,
             }
         }

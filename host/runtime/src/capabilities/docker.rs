@@ -282,18 +282,10 @@ impl docker::HostContainer for Guest {
             .any(|(engine, id)| *engine == entry.engine && *id == entry.id)
         {
             let deadline = Instant::now() + self.limits.cleanup;
-            if let Err(error) = self
-                .remove_container(entry.engine, entry.id.clone(), 0, deadline)
-                .await
-            {
-                self.setup.sink.log(
-                    windlass_model::event::Level::Warning,
-                    &format!(
-                        "container {} could not be removed: {}",
-                        entry.id, error.message
-                    ),
-                );
-            }
+            // What fails is tried again at the guest's end, which tells of it.
+            let _ = self
+                .remove_container(entry.engine, entry.id, 0, deadline)
+                .await;
         }
         Ok(())
     }
