@@ -136,3 +136,81 @@ fn not_without_the_lease() {
     let first = first.wait().unwrap();
     assert_eq!(first.code, Some(0), "{first}");
 }
+
+/// A cleanup that says when it begins and when it is done, and waits in between.
+const SLOW: &str = "echo clean >> log; until [ -e done ]; do sleep 0.05; done; echo cleaned >> log";
+
+fn count(project: &Commands, word: &str) -> usize {
+    project.log().lines().filter(|line| *line == word).count()
+}
+
+fn wait_for_cleanup(project: &Commands, run: &mut Running) {
+    let cleans = wait_until(LIMIT, || !run.is_running() || count(project, "clean") > 0);
+    assert!(cleans && run.is_running(), "{}", run.stderr());
+}
+
+fn kill(run: Running) {
+    run.signal("KILL");
+    let killed = run.wait().unwrap();
+    assert_eq!(killed.signal(), Some(9), "{killed}");
+}
+
+fn resume(project: &Commands) -> Outcome {
+    let words = ["resume", "--json", "--on-ambiguous", "redo"];
+    project.workspace.windlass(words).run().unwrap()
+}
+
+/// As CI systems end a job: a signal, and no patience. What ran again since was not
+/// cleaned up after.
+#[test]
+fn a_resumed_run_cleans_up_again() {
+    require!(Sshd, Git, Windlass);
+    for killed in [true, false] {
+        let project = project(WORK, SLOW);
+        let mut run = started(&project);
+        if !killed {
+            std::fs::write(project.dir().join("done"), "").unwrap();
+        }
+        run.signal("INT");
+        if killed {
+            wait_for_cleanup(&project, &mut run);
+            kill(run);
+        } else {
+            let run = run.wait().unwrap();
+            assert_eq!(run.code, Some(130), "{run}");
+        }
+        std::fs::write(project.dir().join("done"), "").unwrap();
+        let first = wait_until(LIMIT, || count(&project, "cleaned") == 1);
+        assert!(first, "{}", project.log());
+        project.open_gate().unwrap();
+        let resumed = resume(&project);
+        assert_eq!(resumed.code, Some(0), "{resumed}");
+        assert_eq!(state(&resumed, "clean"), "succeeded", "{resumed}");
+        let order = "start\nclean\ncleaned\nstart\nend\nclean\ncleaned\n";
+        assert_eq!(project.log(), order, "{resumed}");
+        assert!(!resumed.says("step clean@prod_1 would"), "{resumed}");
+        assert!(!project.is_leased(), "{resumed}");
+    }
+}
+
+/// Nothing ran since: what is left of the cleanup is done, and nothing of it twice.
+#[test]
+fn a_cleanup_that_was_cut_short_goes_on() {
+    require!(Sshd, Git, Windlass);
+    let project = project("echo work >> log; exit 3", SLOW);
+    let mut run = project.run(&["--json"]).spawn().unwrap();
+    wait_for_cleanup(&project, &mut run);
+    kill(run);
+    std::fs::write(project.dir().join("done"), "").unwrap();
+    let resumed = resume(&project);
+    // The failure was decided.
+    assert_eq!(resumed.code, Some(1), "{resumed}");
+    assert_eq!(
+        resumed.finished()["failed_step"]["name"],
+        "work",
+        "{resumed}"
+    );
+    assert_eq!(state(&resumed, "clean"), "succeeded", "{resumed}");
+    assert_eq!(project.log(), "work\nclean\ncleaned\n", "{resumed}");
+    assert!(!project.is_leased(), "{resumed}");
+}

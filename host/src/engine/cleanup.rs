@@ -1,7 +1,6 @@
 //! Steps with `cleanup = true`: they run when everything else has ended, however
 //! it ended, with a deadline of their own.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -10,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use windlass_manifest::Outputs;
 
 use super::away::Away;
-use super::resume::Earlier;
 use super::schedule::{self, Ended};
 use super::{Context, Failure};
 
@@ -49,8 +47,7 @@ pub(super) async fn run(
 }
 
 impl Context {
-    /// The same run, with an end of its own. What an earlier process cleaned up is
-    /// cleaned up again: this one went on since.
+    /// The same run, with an end of its own.
     fn for_cleanup(&self, cancel: CancellationToken) -> Self {
         Self {
             run: self.run,
@@ -69,10 +66,7 @@ impl Context {
             who: self.who.clone(),
             // Its own calls are counted there; here only steps make any.
             seq: AtomicU64::new(0),
-            earlier: Earlier {
-                ended: BTreeMap::new(),
-                ..self.earlier.clone()
-            },
+            earlier: self.earlier.clone(),
             resumes: self.resumes,
             journal: self.journal.clone(),
             bare: Arc::clone(&self.bare),

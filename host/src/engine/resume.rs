@@ -119,11 +119,12 @@ impl Earlier {
         let mut earlier = Self::kept(graph, &read, &calls, inherited);
         earlier.releases.clone_from(&inherited.releases);
         let mut questions = Vec::new();
+        let goes_on = earlier.goes_on(graph);
         for step in graph.instances() {
             let Some(attempt) = earlier.attempts.get(&step).copied() else {
                 continue;
             };
-            if earlier.ended.contains_key(&step) {
+            if earlier.ended.contains_key(&step) || (goes_on && cleans_up(graph, &step)) {
                 continue;
             }
             let of_attempt: Vec<&RecordedCall> = calls
@@ -189,7 +190,7 @@ impl Earlier {
         earlier
             .ended
             .retain(|_, done| done.state != StepState::Tolerated);
-        close(graph, &mut earlier.ended);
+        earlier.close(graph);
         for done in earlier.ended.values_mut() {
             done.state = StepState::Reused;
             done.reason = Some("done in the run that is retried".to_owned());
@@ -222,8 +223,23 @@ impl Earlier {
         for step in put_back(read.ended, calls, &inherited.releases) {
             earlier.ended.remove(&step);
         }
-        close(graph, &mut earlier.ended);
+        earlier.close(graph);
         earlier
+    }
+
+    /// Takes out what follows a step that is run again, and what cleans up after it.
+    fn close(&mut self, graph: &Graph) {
+        close(graph, &mut self.ended);
+        if self.goes_on(graph) {
+            self.ended.retain(|step, _| !cleans_up(graph, step));
+        }
+    }
+
+    /// Whether a step runs again, or for the first time, that does not clean up: then
+    /// what cleans up has to do so once more, whatever it did before.
+    fn goes_on(&self, graph: &Graph) -> bool {
+        let mut steps = graph.instances().into_iter();
+        steps.any(|step| !cleans_up(graph, &step) && !self.ended.contains_key(&step))
     }
 
     /// Whether nothing is left to do but what follows the steps.
@@ -376,6 +392,12 @@ impl Reading {
             .retain(|_, done| done.state != StepState::Cancelled);
         read
     }
+}
+
+fn cleans_up(graph: &Graph, step: &StepKey) -> bool {
+    graph
+        .step(step.name.as_str())
+        .is_some_and(|node| node.cleanup)
 }
 
 /// Takes out what follows a step that is run again.

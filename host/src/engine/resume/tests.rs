@@ -34,8 +34,24 @@ on = "{{ environment.targets }}"
 with = { url = "http://localhost/" }
 "#;
 
+const TIDY: &str = r#"
+[step.tidy]
+uses = "ssh-run"
+cleanup = true
+on = "{{ environment.targets }}"
+with = { argv = ["true"] }
+"#;
+
 fn graph() -> Graph {
-    let (manifest, problems) = Manifest::examine("windlass.toml", MANIFEST);
+    graph_of(MANIFEST)
+}
+
+fn graph_with_tidy() -> Graph {
+    graph_of(&format!("{MANIFEST}{TIDY}"))
+}
+
+fn graph_of(text: &str) -> Graph {
+    let (manifest, problems) = Manifest::examine("windlass.toml", text);
     assert!(!problems.has_errors(), "{problems:?}");
     let inputs = Inputs {
         run: RunFacts {
@@ -287,6 +303,92 @@ fn a_failure_stands_until_the_run_has_ended() {
     let (earlier, _) = of_run([events, vec![finished()]].concat(), Vec::new());
     assert_eq!(earlier.ended(), [build()]);
     assert_eq!(earlier.attempt(&on_prod("deploy")), 2);
+}
+
+/// A run with these ends of its steps, in order, and a cleanup that began.
+fn tidied(ends: [StepState; 3], after: Vec<Event>) -> Vec<Event> {
+    let steps = [build(), on_prod("deploy"), on_prod("health")];
+    let mut events = Vec::new();
+    for (step, state) in steps.into_iter().zip(ends) {
+        events.extend([started(step.clone()), ended(step, state)]);
+    }
+    events.push(started(on_prod("tidy")));
+    events.extend(after);
+    events
+}
+
+#[test]
+fn what_cleaned_up_does_so_again_when_a_step_goes_on() {
+    let (graph, tidy) = (graph_with_tidy(), on_prod("tidy"));
+    let cut = recorded(tidy.clone(), 1, 71, exec("rm"), None);
+    let cancelled = [
+        StepState::Succeeded,
+        StepState::Cancelled,
+        StepState::Cancelled,
+    ];
+    // It ended well, it failed, it was cancelled; and it was killed in the middle.
+    for after in [
+        vec![ended(tidy.clone(), StepState::Succeeded), finished()],
+        vec![ended(tidy.clone(), StepState::Failed), finished()],
+        vec![ended(tidy.clone(), StepState::Cancelled), finished()],
+        vec![ended(tidy.clone(), StepState::Succeeded)],
+        vec![],
+    ] {
+        let events = told(tidied(cancelled, after.clone()));
+        let (earlier, questions) = Earlier::of_run(&graph, events, 9, vec![cut.clone()], &|_| true);
+        assert_eq!(earlier.ended(), [build()], "{after:?}");
+        // Nobody is asked about a call of a cleanup that is over.
+        assert!(questions.is_empty(), "{after:?}");
+        assert!(!earlier.going.contains_key(&tidy), "{after:?}");
+        assert_eq!(earlier.attempt(&tidy), 2, "{after:?}");
+    }
+}
+
+#[test]
+fn what_cleaned_up_counts_when_nothing_ran_since() {
+    let (graph, tidy) = (graph_with_tidy(), on_prod("tidy"));
+    let resumed = |ends, after, call: RecordedCall| {
+        let events = told(tidied(ends, after));
+        Earlier::of_run(&graph, events, 9, vec![call], &|_| true)
+    };
+    let done = recorded(tidy.clone(), 1, 71, exec("rm"), Some(Ok(Reply::Done)));
+    let cut = recorded(tidy.clone(), 1, 71, exec("rm"), None);
+    let good = [StepState::Succeeded; 3];
+    let bad = [StepState::Succeeded, StepState::Failed, StepState::Skipped];
+    for ends in [good, bad] {
+        // Killed on the way to the end, after the cleanup: only the end is missing.
+        let ended_well = vec![ended(tidy.clone(), StepState::Succeeded)];
+        let (earlier, questions) = resumed(ends, ended_well, done.clone());
+        assert!(earlier.is_whole(&graph) && questions.is_empty());
+        // Killed in the middle of it: it goes on there, and asks as any other step.
+        let (mut earlier, questions) = resumed(ends, Vec::new(), cut.clone());
+        assert!(is_replay(&earlier.going[&tidy]));
+        assert_eq!(questions.len(), 1);
+        earlier.decide(&questions[0], Decision::Skip);
+        assert!(earlier.reopened().is_empty());
+    }
+    // It failed alone, and is said to be done: then it is.
+    let after = vec![ended(tidy.clone(), StepState::Failed), finished()];
+    let (mut earlier, questions) = resumed(good, after, cut);
+    assert_eq!(questions.len(), 1);
+    earlier.decide(&questions[0], Decision::Skip);
+    assert!(earlier.is_whole(&graph));
+}
+
+#[test]
+fn a_retry_cleans_up_after_itself() {
+    let (graph, tidy) = (graph_with_tidy(), on_prod("tidy"));
+    let retried = |ends, of_tidy| {
+        let after = vec![ended(tidy.clone(), of_tidy), finished()];
+        Earlier::of_failed(&graph, &told(tidied(ends, after)), &[])
+    };
+    let bad = [StepState::Succeeded, StepState::Failed, StepState::Skipped];
+    let earlier = retried(bad, StepState::Succeeded);
+    assert_eq!(earlier.ended(), [build()]);
+    let good = [StepState::Succeeded; 3];
+    assert!(retried(good, StepState::Succeeded).is_whole(&graph));
+    let earlier = retried(good, StepState::Failed);
+    assert!(!earlier.is_whole(&graph) && earlier.ended().len() == 3);
 }
 
 #[test]
