@@ -93,6 +93,18 @@ impl Rig {
         Ok(())
     }
 
+    /// Puts a relay before the registry, for pushes, pulls and questions. Images are
+    /// named after it, and go with [`crate::docker::remove_images`].
+    pub fn registry_through(&mut self, relay: &Relay) {
+        let address = relay.address().to_string();
+        let prefix = self
+            .registry
+            .prefix()
+            .replacen(&self.registry.address(), &address, 1);
+        self.workspace.set_env("OBSERVER_REGISTRY", prefix);
+        self.workspace.set_env("OBSERVER_REGISTRY_HOST", address);
+    }
+
     /// Name of the pipeline and of its Compose project; no other rig has it.
     pub fn name(&self) -> &str {
         &self.name

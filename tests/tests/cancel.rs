@@ -6,11 +6,14 @@
     reason = "a test's failed step is the test's failure"
 )]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use windlass_tests::deploys::{Commands, processes_with, wait_until};
+use windlass_tests::recorder::Reply;
 use windlass_tests::windlass::{Outcome, Running};
-use windlass_tests::{Relay, Rig, docker, require};
+use windlass_tests::{HttpRecorder, Relay, Rig, Workspace, docker, require, scratch};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// From the signal to the end: 2 s for the steps, 7 s for what they left.
@@ -228,6 +231,170 @@ fn in_a_probe() {
         "{outcome}"
     );
     assert!(!rig.is_leased(), "{outcome}");
+}
+
+/// A relay before the registry, with the images that are named after it.
+struct Line(Relay);
+
+impl Line {
+    fn before_the_registry(rig: &mut Rig) -> Self {
+        let relay = Relay::to(rig.registry.address().parse().unwrap()).unwrap();
+        rig.registry_through(&relay);
+        Self(relay)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let prefix = format!("{}/", self.0.address());
+        let _ = docker::remove_images(|name| name.starts_with(&prefix));
+    }
+}
+
+/// The registry takes the first bytes and then nothing more.
+fn in_a_push(signal: &str) {
+    let mut rig = Rig::start().unwrap();
+    rig.quick().unwrap();
+    let line = Line::before_the_registry(&mut rig);
+    let mut run = rig
+        .windlass(["run", "--json", "--verbose", "--tag", "v1"])
+        .spawn()
+        .unwrap();
+    let begun = "\"event\":\"step-started\",\"step\":{\"name\":\"push\"";
+    assert!(run.wait_for(begun, LIMIT), "{}", run.stderr());
+    // Each request takes a second from here on, so that an upload is seen to begin.
+    line.0.set_latency(Duration::from_millis(500));
+    let uploads = || rig.registry.log().contains("/blobs/uploads/");
+    assert!(
+        wait_until(LIMIT, || !run.is_running() || uploads()) && run.is_running(),
+        "{}",
+        run.stderr()
+    );
+    line.0.blackhole();
+    let outcome = stop(run, signal);
+    assert_eq!(outcome.step("push", "")["state"], "cancelled", "{outcome}");
+    assert_eq!(
+        outcome.step("deploy", "prod_1")["state"],
+        "cancelled",
+        "{outcome}"
+    );
+    assert!(!rig.is_leased(), "{outcome}");
+    line.0.restore();
+    line.0.set_latency(Duration::ZERO);
+    let tags = || rig.registry.tags("observer").unwrap();
+    assert_eq!(tags(), Vec::<String>::new(), "{outcome}");
+
+    let resumed = rig.windlass(["resume", "--json"]).run().unwrap();
+    assert_eq!(resumed.code, Some(0), "{resumed}");
+    assert_eq!(tags(), ["latest", "v1"], "{resumed}");
+    assert_eq!(rig.version(), "v1", "{resumed}");
+    // Built once: the image was there.
+    let builds = resumed.events_of("step-started");
+    let builds = builds
+        .iter()
+        .filter(|event| event["step"]["name"] == "build");
+    assert_eq!(builds.count(), 1, "{resumed}");
+}
+
+#[test]
+fn in_a_push_by_sigint() {
+    require!(Docker, Registry, Sshd, Compose, Observer, Windlass);
+    in_a_push("INT");
+}
+
+#[test]
+fn in_a_push_by_sigterm() {
+    require!(Docker, Registry, Sshd, Compose, Observer, Windlass);
+    in_a_push("TERM");
+}
+
+/// The registry is silent from the beginning: nothing was begun, and nothing is left.
+#[test]
+fn in_the_preflight() {
+    require!(Docker, Registry, Sshd, Compose, Observer, Windlass);
+    for signal in ["INT", "TERM"] {
+        let mut rig = Rig::start().unwrap();
+        rig.quick().unwrap();
+        let line = Line::before_the_registry(&mut rig);
+        line.0.blackhole();
+        let mut run = rig
+            .windlass(["run", "--json", "--tag", "v1"])
+            .spawn()
+            .unwrap();
+        let asked = wait_until(LIMIT, || !run.is_running() || line.0.connections() > 0);
+        assert!(asked && run.is_running(), "{}", run.stderr());
+        let outcome = stop(run, signal);
+        assert!(outcome.events_of("step-started").is_empty(), "{outcome}");
+        assert_eq!(outcome.finished()["outcome"], "cancelled", "{outcome}");
+        assert!(!rig.far(".windlass-lease").exists(), "{outcome}");
+    }
+}
+
+const TAG: &str =
+    "[pipeline]\nname = \"app\"\n\n[run]\ntag = \"v1\"\n\n[step.tag]\nuses = \"git-tag\"\n";
+
+/// The remote takes the tag and thinks about it.
+#[test]
+fn in_the_push_of_a_tag() {
+    require!(Git, Windlass);
+    for signal in ["INT", "TERM"] {
+        let workspace = Workspace::with_manifest(TAG).unwrap();
+        workspace.write(".gitignore", ".windlass/\n").unwrap();
+        workspace.commit("Ignore").unwrap();
+        let hook = workspace.origin().join("hooks/pre-receive");
+        // Told apart by a length of its own.
+        let sleeps = format!("sleep\0600.{}", std::process::id());
+        let thinks = format!("#!/bin/sh\n{}\n", sleeps.replace('\0', " "));
+        scratch::write(&hook, thinks).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut run = workspace.windlass(["run", "--json"]).spawn().unwrap();
+        let thinking = || !processes_with(&sleeps).is_empty();
+        assert!(
+            wait_until(LIMIT, || !run.is_running() || thinking()) && run.is_running(),
+            "{}",
+            run.stderr()
+        );
+        let outcome = stop(run, signal);
+        assert_eq!(outcome.step("tag", "")["state"], "cancelled", "{outcome}");
+        let over = wait_until(CLEANUP, || !thinking());
+        assert!(over, "git still pushes: {outcome}");
+        let far = || workspace.git(["ls-remote", "--tags", "origin"]).unwrap();
+        assert_eq!(far(), "", "{outcome}");
+        fs::remove_file(&hook).unwrap();
+        let resumed = workspace.windlass(["resume", "--json"]).run().unwrap();
+        assert_eq!(resumed.code, Some(0), "{resumed}");
+        assert!(far().contains("refs/tags/v1"), "{resumed}");
+    }
+}
+
+/// The run has ended, so its code is its own; but it does not wait for a service that
+/// does not answer.
+#[test]
+fn in_a_notification() {
+    require!(Git, Windlass);
+    for signal in ["INT", "TERM"] {
+        let slack =
+            HttpRecorder::answering(|_| Reply::new(200, "ok").after(Duration::from_secs(50)))
+                .unwrap();
+        let mut workspace = Workspace::with_manifest(
+            "[pipeline]\nname = \"app\"\n\n[run]\ntag = \"v1\"\n\n[step.one]\nuses = \"ssh-run\"\n\
+             on = \"local\"\nwith = { argv = [\"true\"] }\n\n[notify.slack]\nuses = \"slack-notify\"\n\
+             with = { webhook = { secret = \"SLACK_WEBHOOK\" } }\n",
+        )
+        .unwrap();
+        workspace.set_env("SLACK_WEBHOOK", slack.url("/services/webhook-of-this-test"));
+        let mut run = workspace.windlass(["run", "--json"]).spawn().unwrap();
+        let sent = wait_until(LIMIT, || !run.is_running() || !slack.requests().is_empty());
+        assert!(sent && run.is_running(), "{}", run.stderr());
+        let asked = Instant::now();
+        run.signal(signal);
+        let outcome = run.wait().unwrap();
+        assert!(asked.elapsed() < CLEANUP, "{outcome}");
+        assert_eq!(outcome.code, Some(0), "{outcome}");
+        assert_eq!(outcome.finished()["outcome"], "succeeded", "{outcome}");
+        let told = &outcome.events_of("notification-finished")[0];
+        assert_eq!(told["error"]["kind"], "cancelled", "{outcome}");
+    }
 }
 
 /// A command on the server that would run for ten minutes, told apart by its argument.

@@ -1,6 +1,7 @@
 //! Notifications, on failure as on success. One that fails never fails a run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,10 @@ use windlass_model::{CallError, Capability, StepKey};
 use super::policy::complete;
 use super::step::setup;
 use super::{Context, millis, policy_for};
+
+/// What they have after a cancel: with what steps, cleanup and leases have, less than
+/// the 10 s after which a CI system kills.
+const AFTER_CANCEL: Duration = Duration::from_secs(2);
 
 /// Sends those that want this outcome, all at once.
 pub(super) async fn send(context: &Context, finished: &RunFinished) {
@@ -97,7 +102,18 @@ async fn one(context: &Context, notify: &NotifyNode, report: String) -> Result<(
         Instant::now() + notify.timeout,
         Some(report),
     );
-    // A cancelled run is told of, too.
-    setup.cancel = CancellationToken::new();
-    loaded.plugin.run(setup).await.result
+    // A cancelled run is told of, too, but a service that does not answer holds its
+    // end no longer than this.
+    let cancel = CancellationToken::new();
+    setup.cancel = cancel.clone();
+    let over = async {
+        context.cancel.cancelled().await;
+        tokio::time::sleep(AFTER_CANCEL).await;
+        cancel.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        finished = loaded.plugin.run(setup) => finished.result,
+        never = over => never,
+    }
 }
