@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use windlass_tests::deploys::{Commands, wait_until};
-use windlass_tests::require;
 use windlass_tests::windlass::{Outcome, Running};
+use windlass_tests::{Relay, docker, require, scratch};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const AT_ONCE: &str = "lease_wait = \"0s\"\nlease_ttl = \"6s\"";
@@ -194,4 +195,61 @@ with = { dir = "{{ environment.dir }}", argv = ["sh", "-c", "echo next $RUN >> l
     let log = project.log();
     assert!(log.contains(&format!("next {}", id(&second))), "{log}");
     assert!(!log.contains(&format!("next {}", id(&frozen))), "{log}");
+}
+
+/// Docker's API goes past the target, which cannot refuse: the engine looks by itself,
+/// and has to wait for the answer, since the line is slow.
+#[test]
+fn a_stopped_engine_looks_before_its_next_docker_call() {
+    require!(Docker, Sshd, Git, Windlass);
+    let name = scratch::unique_name();
+    // The gate is here, so that nothing but the lease goes over the line.
+    let steps = format!(
+        "{}\n\n[step.next]\nuses = \"docker-build\"\nneeds = [\"hold\"]\n\
+         with = {{ tags = [\"{name}:{{{{ run.id }}}}\"], for_targets = [] }}\n",
+        Commands::gate().replace("{{ environment.targets }}", "local"),
+    );
+    let run = "lease_wait = \"60s\"\nlease_ttl = \"6s\"";
+    let mut project = Commands::start(run, &steps).unwrap();
+    let relay = Relay::to(project.sshd.address()).unwrap();
+    project.through(&relay).unwrap();
+    project
+        .workspace
+        .edit("windlass.toml", |text| {
+            text.replacen(
+                "targets = [\"prod_1\"]",
+                "targets = [\"prod_1\"]\nlease_target = \"prod_1\"",
+                1,
+            )
+        })
+        .unwrap();
+    project
+        .workspace
+        .write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")
+        .unwrap();
+    project.workspace.commit("Build").unwrap();
+    let mut frozen = project.run(&["--json"]).spawn().unwrap();
+    assert!(started(&project, &mut frozen, 1), "{}", frozen.stderr());
+    frozen.signal("STOP");
+    project.open_gate().unwrap();
+    let second = project.run(&["--json"]).run().unwrap();
+    assert_eq!(second.code, Some(0), "{second}");
+    // A build takes less than a second.
+    relay.set_latency(Duration::from_millis(800));
+    frozen.signal("CONT");
+    let frozen = frozen.wait().unwrap();
+    let built = docker::run(["images", "--format", "{{.Tag}}", &name]);
+    let _ = docker::remove_images(|repository| repository == name);
+    assert_eq!(frozen.code, Some(4), "{frozen}");
+    assert_eq!(frozen.finished()["error"]["code"], "lease.lost", "{frozen}");
+    // It had ended before the engine went on: the next step was due at once.
+    assert_eq!(
+        frozen.step("hold", "local")["state"],
+        "succeeded",
+        "{frozen}"
+    );
+    let begun = frozen.events_of("step-started");
+    assert_eq!(begun.last().unwrap()["step"]["name"], "next", "{frozen}");
+    let id = second.events_of("run-started")[0]["run"].clone();
+    assert_eq!(Value::from(built.unwrap()), id, "{frozen}");
 }

@@ -463,3 +463,6 @@ async fn release_all(context: &Context, places: &[(TargetName, String)]) {
     });
     futures_util::future::join_all(released).await;
 }
+
+#[cfg(test)]
+mod tests;
