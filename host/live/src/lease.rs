@@ -268,7 +268,9 @@ fn read(answer: &Answer, run: &str, target: &TargetName) -> Result<Option<LeaseR
     let mut next = || words.next().ok_or_else(|| bad_answer(target));
     let (holder, fence, since) = (next()?, next()?, next()?);
     let (owner, ttl, reason) = (next()?, next()?, next()?);
-    let left = u64::try_from(frame.number).unwrap_or(0) * 1000;
+    let left = u64::try_from(frame.number)
+        .unwrap_or(0)
+        .saturating_mul(1000);
     Ok(Some(LeaseReply {
         ours: holder == run,
         owner: unword(owner),

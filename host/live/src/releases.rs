@@ -49,10 +49,10 @@ pub struct Releases {
     ssh: Arc<Connections>,
 }
 
-/// `release.json`
-#[derive(Debug, Serialize, Deserialize)]
+/// `release.json`, whose `id` is the name of its directory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Record {
-    id: String,
     created: String,
     #[serde(flatten)]
     facts: Facts,
@@ -226,9 +226,13 @@ impl Releases {
         let staged = answer
             .find("staged")
             .ok_or_else(|| bad_answer(place.target))?;
-        let previous = answer.text("previous");
+        let (id, previous) = (staged.text(), answer.text("previous"));
+        let named = [&id, &previous].into_iter().filter(|id| !id.is_empty());
+        for id in named {
+            check_id(id).map_err(|_| bad_answer(place.target))?;
+        }
         Ok(Reply::Staged(Staged {
-            id: staged.text(),
+            id,
             changed: staged.number == 1,
             previous: (!previous.is_empty()).then_some(previous),
             missing_images: answer.text("missing").lines().map(str::to_owned).collect(),
@@ -407,12 +411,17 @@ fn lines(words: &[&str]) -> String {
     words.iter().map(|word| format!("{word}\n")).collect()
 }
 
-fn release(state: &str, is_current: bool, record: &[u8]) -> Option<Release> {
-    let record: Record = serde_json::from_slice(record).ok()?;
-    let state: ReleaseState = serde_json::from_value(serde_json::Value::from(state.trim())).ok()?;
+/// `told`: a directory's name and what its `state` says. A state that is none counts
+/// as failed, as the target takes it: nobody goes back to such a release. Of a record
+/// that cannot be read, the name is known all the same.
+fn release(told: &str, is_current: bool, record: &[u8]) -> Option<Release> {
+    let (id, state) = told.split_once(' ')?;
+    check_id(id).ok()?;
+    let state = serde_json::from_value(serde_json::Value::from(state.trim()));
+    let record: Record = serde_json::from_slice(record).unwrap_or_default();
     Some(Release {
-        id: record.id,
-        state,
+        id: id.to_owned(),
+        state: state.unwrap_or(ReleaseState::Failed),
         created: record.created,
         run: record.facts.run,
         tag: record.facts.tag,

@@ -89,4 +89,8 @@ pub(crate) fn bad_answer(target: &TargetName) -> CallError {
         "target.answer",
         format!("{target} gave an answer that makes no sense"),
     )
+    .hint(format!(
+        "something on {target} answers in the place of its shell: `ssh HOST echo fine` has to \
+         print that, and nothing else"
+    ))
 }

@@ -11,6 +11,8 @@ mod connection;
 mod durable;
 #[path = "targets/exec.rs"]
 mod exec;
+#[path = "targets/hostile.rs"]
+mod hostile;
 #[path = "targets/lease.rs"]
 mod lease;
 #[path = "targets/releases.rs"]

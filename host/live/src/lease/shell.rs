@@ -14,17 +14,21 @@ if { read -r now c_rest < /proc/uptime; } 2>/dev/null; then
   { read -r BOOT < /proc/sys/kernel/random/boot_id; } 2>/dev/null || BOOT=uptime
 fi
 case $now in ''|*[!0-9]*) now=$(date +%s) BOOT=date ;; esac
+# Fit to be counted with: a shell takes 08 for octal, and wraps what is too large.
+number() { case $1 in ''|*[!0-9]*|0?*|????????????????*) return 1 ;; esac; }
 holder() {
   H_RUN= H_ODD=
   [ -f "$P/holder" ] || return 1
   read -r H_RUN H_FENCE H_SINCE H_EXPIRES H_TTL H_OWNER H_BOOT H_REASON H_END < "$P/holder" || { H_RUN=; return 1; }
-  case "$H_FENCE$H_SINCE$H_EXPIRES$H_TTL" in ''|*[!0-9]*) H_RUN=; return 1 ;; esac
+  for h_n in "$H_FENCE" "$H_SINCE" "$H_EXPIRES" "$H_TTL"; do
+    number "$h_n" || { H_RUN=; return 1; }
+  done
   [ "$H_END" = . ] || { H_RUN=; return 1; }
   left=$((H_EXPIRES - now))
   if [ "$H_BOOT" != "$BOOT" ] || [ $left -gt "$H_TTL" ]; then left=$H_TTL H_ODD=1; fi
 }
 held() { holder && { [ "$H_TTL" = 0 ] || [ $left -gt 0 ]; }; }
-at() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null; }
+at() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$1" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || echo unknown; }
 tell() { say lease $left "$H_RUN $H_FENCE $(at "$H_SINCE") $H_OWNER $H_TTL $H_REASON"; }
 "#;
 
@@ -48,7 +52,10 @@ if [ -z "$locked" ]; then
   done
   trap 'rmdir "$P/mutex.d" 2>/dev/null; rm -rf "$T"' EXIT
 fi
+# `mv` would move a file into it.
+no_directory() { [ ! -d "$1" ] || { echo "$1 is a directory" > "$T/err"; bad; }; }
 put_holder() {
+  no_directory "$P/holder"
   # By cat: a full disk is no "No space left" when it is the shell that writes.
   { echo "$H_RUN $H_FENCE $H_SINCE $((now + H_TTL)) $H_TTL $H_OWNER $BOOT $H_REASON ." | cat > "$P/holder.$S"; } 2> "$T/err" || { rm -f "$P/holder.$S"; bad; }
   settle "$P/holder.$S"
@@ -69,9 +76,10 @@ pub(super) const ACQUIRE: &str = r#"if holder && [ "$H_RUN" = "$RUN" ]; then
 elif held; then
   [ -z "$H_ODD" ] || put_holder
 elif quiet; then
+  no_directory "$P/fence"
   fence=0
   [ ! -f "$P/fence" ] || read -r fence < "$P/fence"
-  case $fence in ''|*[!0-9]*) fence=0 ;; esac
+  number "$fence" || fence=0
   fence=$((fence + 1))
   { echo $fence | cat > "$P/fence.$S"; } 2> "$T/err" || { rm -f "$P/fence.$S"; bad; }
   settle "$P/fence.$S"
@@ -117,7 +125,7 @@ pub(super) const FENCED: &str = r#"fenced() {
     flock -s 8 2>/dev/null || exec 8<&-
   fi
   w_held=
-  [ ! -r "$W_P/holder" ] || read -r w_held < "$W_P/holder"
+  [ ! -f "$W_P/holder" ] || [ ! -r "$W_P/holder" ] || read -r w_held < "$W_P/holder"
   case $w_held in "$W_LEASE "*) return 0 ;; esac
   return 1
 }
@@ -171,6 +179,10 @@ mod tests {
             "run",
             "run 1 1000 1060 60 Pw== date -",
             "run x 1000 1060 60 Pw== date - .",
+            "run 1 1000 -60 60 Pw== date - .",
+            "run 1 1000 08 60 Pw== date - .",
+            "run 1 1000 99999999999999999999 60 Pw== date - .",
+            "run 1 1000 1060 9223372036854775808 Pw== date - .",
         ] {
             assert_eq!(left(holder, 1010), "", "{holder:?}");
         }

@@ -18,10 +18,15 @@ c() {
 limit() { if timeout 1 true 2>/dev/null; then TO="timeout -k 10 $1"; fi; }
 live() { { "$@" 2>&1; echo $? > "$T/code"; } | tee "$T/out" >&2; return "$(cat "$T/code")"; }
 refuse() { say refused 0 "$1"; [ -z "$2" ] || emit said 0 "$2"; say end 0 ''; exit 0; }
-current() { CUR=$(readlink "$D/current" 2>/dev/null); CUR=${CUR##*/}; [ -d "$D/releases/$CUR" ] || CUR=; }
-state() { cat "$D/releases/$1/state" 2>/dev/null; }
+current() {
+  CUR=$(readlink "$D/current" 2>/dev/null); CUR=${CUR##*/}
+  case $CUR in [0-9]*) [ -d "$D/releases/$CUR" ] || CUR= ;; *) CUR= ;; esac
+}
+# What is no file, or longer than any state, is none.
+state() { [ ! -f "$D/releases/$1/state" ] || head -c 64 "$D/releases/$1/state" 2>/dev/null; }
 mark() {
   # mark ID STATE
+  [ ! -d "$D/releases/$1/state" ] || { echo "$D/releases/$1/state is a directory" > "$T/err"; refuse disk "$T/err"; }
   { printf '%s\n' "$2" | cat > "$D/releases/$1/state.$S"; } 2> "$T/err" && settle "$D/releases/$1/state.$S" &&
     mv -f "$D/releases/$1/state.$S" "$D/releases/$1/state" 2> "$T/err" || refuse disk "$T/err"
 }
@@ -239,10 +244,11 @@ n=0
 for r in "$D"/releases/*/; do
   r=${r%/}
   [ -f "$r/state" ] && [ -f "$r/release.json" ] || continue
-  n=$((n + 1))
-  c=0; [ "${r##*/}" != "$CUR" ] || c=1
-  say state $c "$(head -n 1 "$r/state")"
-  emit release $n "$r/release.json"
+  n=$((n + 1)); r=${r##*/}
+  c=0; [ "$r" != "$CUR" ] || c=1
+  say state $c "$r $(state "$r" | head -n 1)"
+  head -c 262144 "$D/releases/$r/release.json" > "$T/record" 2>/dev/null
+  emit release $n "$T/record"
 done
 "#;
 

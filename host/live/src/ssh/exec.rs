@@ -12,6 +12,7 @@ use std::time::Duration;
 use openssh::Session;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 use windlass_model::backend::NoLog;
 use windlass_model::blob::Source;
 use windlass_model::{Blob, BlobRef, CallContext, CallError, LogSink, LogStream, TargetName};
@@ -114,6 +115,8 @@ pub(super) struct Reading {
     tail: Tail,
     pub(super) out_bytes: u64,
     pub(super) err_bytes: u64,
+    /// More came than [`Output::Keep`] takes: nobody waits for its end.
+    flooded: CancellationToken,
 }
 
 impl Reading {
@@ -124,6 +127,7 @@ impl Reading {
             tail: Tail::default(),
             out_bytes: 0,
             err_bytes: 0,
+            flooded: CancellationToken::new(),
         }
     }
 
@@ -200,6 +204,7 @@ impl Connections {
                 .script
                 .insert_str(0, &super::durable::forget(&forgotten));
         }
+        let flooded = reading.flooded.clone();
         let work = perform(&link, target, context, &stamp, request, reading);
         let mut work = std::pin::pin!(async {
             let done = work.await;
@@ -208,11 +213,12 @@ impl Connections {
             }
             done
         });
-        let cancelled = tokio::select! {
+        let stop = tokio::select! {
             biased;
             done = &mut work => return done,
-            () = context.cancel.cancelled() => true,
-            () = tokio::time::sleep_until(context.deadline) => false,
+            () = context.cancel.cancelled() => Stop::Cancelled,
+            () = flooded.cancelled() => Stop::Flooded,
+            () = tokio::time::sleep_until(context.deadline) => Stop::Deadline,
         };
         let kill = tokio::time::timeout(KILL_LIMIT, kill(&link, &stamp, sudo));
         let mut kill = std::pin::pin!(kill);
@@ -230,12 +236,30 @@ impl Connections {
             // Nobody answers: what comes next had better connect anew.
             connection.lost.store(true, Ordering::Relaxed);
         }
-        Err(if cancelled {
-            CallError::cancelled()
-        } else {
-            deadline(target, killed)
+        Err(match stop {
+            Stop::Cancelled => CallError::cancelled(),
+            Stop::Flooded => too_large(target),
+            Stop::Deadline => deadline(target, killed),
         })
     }
+}
+
+/// Why a command is ended before its time.
+enum Stop {
+    Cancelled,
+    Flooded,
+    Deadline,
+}
+
+fn too_large(target: &TargetName) -> CallError {
+    CallError::exhausted(
+        "ssh.output-too-large",
+        format!("{target} answered with more than was asked for"),
+    )
+    .hint(format!(
+        "a shell on {target} that prints by itself, at every login, does that: `ssh HOST true` \
+         has to print nothing"
+    ))
 }
 
 /// Awaits what comes before a command, unless the call is to stop.
@@ -315,10 +339,7 @@ async fn perform(
     ran.code = wait(started.process, link, target).await?;
     fed.map_err(|error| broken(target, &error))?;
     if too_much {
-        return Err(CallError::exhausted(
-            "ssh.output-too-large",
-            format!("{target} answered with more than was asked for"),
-        ));
+        return Err(too_large(target));
     }
     let said = if sudo && ran.code == 1 {
         reading.tail.text()
@@ -548,7 +569,10 @@ async fn read_output(
                 match (&output, &mut sink) {
                     (Output::Keep(max), _) => {
                         let room = max.saturating_sub(ran.stdout.len());
-                        too_much |= bytes.len() > room;
+                        if bytes.len() > room {
+                            too_much = true;
+                            reading.flooded.cancel();
+                        }
                         ran.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
                     }
                     (Output::File(_), Some(file)) => {

@@ -7,7 +7,11 @@ use windlass_tests::{Sshd, require};
 
 use crate::support::{World, eventually, prod, sh, ssh, world};
 
-async fn lease(world: &World, path: &str, op: LeaseOp) -> Result<Option<Lease>, CallError> {
+pub(crate) async fn lease(
+    world: &World,
+    path: &str,
+    op: LeaseOp,
+) -> Result<Option<Lease>, CallError> {
     let call = Call::Lease(LeaseCall {
         target: prod(),
         path: path.into(),
@@ -20,7 +24,7 @@ async fn lease(world: &World, path: &str, op: LeaseOp) -> Result<Option<Lease>, 
     }
 }
 
-fn acquire(owner: &str, ttl_ms: u64) -> LeaseOp {
+pub(crate) fn acquire(owner: &str, ttl_ms: u64) -> LeaseOp {
     LeaseOp::Acquire {
         owner: owner.into(),
         ttl_ms,
