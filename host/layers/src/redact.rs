@@ -2,6 +2,7 @@
 //! journal, recorder and reporters see the same, clean bytes.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,6 +44,8 @@ impl std::fmt::Debug for Redactor {
 impl Redactor {
     pub fn new(secrets: &Secrets) -> Self {
         let mut patterns: Vec<String> = Vec::new();
+        // A key has many lines, and each of them many forms.
+        let mut known: HashSet<String> = HashSet::new();
         let mut masks = Vec::new();
         let mut short = Vec::new();
         for name in secrets.names() {
@@ -58,7 +61,7 @@ impl Redactor {
             }
             let mask = format!("[secret:{name}]");
             let mut add = |pattern: String| {
-                if pattern.len() >= SHORTEST && !patterns.contains(&pattern) {
+                if pattern.len() >= SHORTEST && known.insert(pattern.clone()) {
                     patterns.push(pattern);
                     masks.push(mask.clone());
                 }

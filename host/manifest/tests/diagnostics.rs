@@ -102,6 +102,14 @@ case!(
      [step.probe]\nuses = \"http-probe\"\non = \"one\"\nwith = { url = \"http://{{ target.hots }}/\" }\n"
 );
 case!(
+    bad_address_of_a_target_that_is_not_used,
+    "[vars]\nhost = { env = \"HOST\", default = \"\" }\n\
+     [target.other]\nssh = \"\"\n[target.spare]\nssh = \"a@h:0\"\n\
+     [target.unset]\nssh = \"{{ vars.host }}\"\n\
+     [environment.prod]\ntargets = [\"local\"]\n[environment.stage]\ntargets = [\"other\"]\n\
+     [step.build]\nuses = \"docker-build\"\nwith = { context = \".\" }\n"
+);
+case!(
     wrong_configuration,
     "[vars]\nport = \"8000\"\n[step.build]\nuses = \"docker-build\"\n\
      with = { contxt = \".\", tags = [\"a\", 3], pull = \"alway\", jobs = \"{{ vars.port }}\", cache = { mode = \"mid\" } }\n"

@@ -8,7 +8,7 @@ use windlass_model::target::{Address, KeySource, KnownHosts, RegistryLogin, SshS
 
 use super::Builder;
 use crate::graph::{Environment, Node};
-use crate::manifest::{Hosts, Key, Target, TargetAddress, TextSource};
+use crate::manifest::{At, Hosts, Key, Target, TargetAddress, TextSource};
 
 impl Builder<'_> {
     pub(super) fn registries(&mut self) -> Vec<RegistryLogin> {
@@ -75,15 +75,51 @@ impl Builder<'_> {
             .flat_map(|environment| &environment.targets)
             .map(|target| target.value.as_str())
             .collect();
-        let quiet = self.resolver.quietly();
         for (name, target) in &self.manifest.targets {
             let name = TargetName::new(name);
-            if !needed.contains(&name) && !elsewhere.contains(name.as_str()) {
+            if needed.contains(&name) {
+                continue;
+            }
+            // What is written out is wrong in every environment.
+            self.written_address(&name, target);
+            if !elsewhere.contains(name.as_str()) {
+                let quiet = self.resolver.quietly();
                 specs.extend(self.target(&name, target));
+                self.resolver.aloud(quiet);
             }
         }
-        self.resolver.aloud(quiet);
         (specs, active.into_iter().collect())
+    }
+
+    fn written_address(&mut self, name: &TargetName, target: &Target) {
+        if let TargetAddress::Ssh(ssh) = &target.address
+            && let TextSource::Written(template) = &ssh.ssh.value
+            && let Some(text) = template.literal()
+        {
+            self.address(name, &ssh.ssh, text);
+        }
+    }
+
+    /// Reads an address, and reports one that is none.
+    fn address(
+        &mut self,
+        name: &TargetName,
+        place: &At<TextSource>,
+        text: &str,
+    ) -> Option<SshAddress> {
+        match parse_ssh(text) {
+            Ok(address) => Some(address),
+            Err(why) => {
+                self.resolver.report(
+                    "manifest.bad-address",
+                    place.span,
+                    format!("target {name} is at {text:?}: {why}"),
+                    "this address",
+                    Some("write user@host or user@host:port".to_owned()),
+                );
+                None
+            }
+        }
     }
 
     fn target(&mut self, name: &TargetName, target: &Target) -> Option<TargetSpec> {
@@ -99,17 +135,7 @@ impl Builder<'_> {
             TargetAddress::Ssh(ssh) => {
                 let what = format!("`ssh` of target {name}");
                 let text = self.resolver.plain(&ssh.ssh.value, &what);
-                let parsed = text.as_deref().map(parse_ssh);
-                if let Some(Err(why)) = &parsed {
-                    let text = text.as_deref().unwrap_or_default();
-                    self.resolver.report(
-                        "manifest.bad-address",
-                        ssh.ssh.span,
-                        format!("target {name} is at {text:?}: {why}"),
-                        "this address",
-                        Some("write user@host or user@host:port".to_owned()),
-                    );
-                }
+                let address = text.and_then(|text| self.address(name, &ssh.ssh, &text));
                 let key = match &ssh.key {
                     Key::Default => Some(KeySource::Default),
                     Key::Agent => Some(KeySource::Agent),
@@ -131,7 +157,7 @@ impl Builder<'_> {
                     Some(path) => Some(self.path(path, name, "ssh_config")?),
                     None => None,
                 };
-                let (user, host, port) = parsed?.ok()?;
+                let (user, host, port) = address?;
                 Address::Ssh(Box::new(SshSpec {
                     user,
                     host,
