@@ -335,7 +335,14 @@ fn what_cleaned_up_does_so_again_when_a_step_goes_on() {
         vec![],
     ] {
         let events = told(tidied(cancelled, after.clone()));
-        let (earlier, questions) = Earlier::of_run(&graph, events, 9, vec![cut.clone()], &|_| true);
+        let (earlier, questions) = Earlier::of_run(
+            &graph,
+            events,
+            9,
+            vec![cut.clone()],
+            &Inherited::default(),
+            &|_| true,
+        );
         assert_eq!(earlier.ended(), [build()], "{after:?}");
         // Nobody is asked about a call of a cleanup that is over.
         assert!(questions.is_empty(), "{after:?}");
@@ -349,7 +356,14 @@ fn what_cleaned_up_counts_when_nothing_ran_since() {
     let (graph, tidy) = (graph_with_tidy(), on_prod("tidy"));
     let resumed = |ends, after, call: RecordedCall| {
         let events = told(tidied(ends, after));
-        Earlier::of_run(&graph, events, 9, vec![call], &|_| true)
+        Earlier::of_run(
+            &graph,
+            events,
+            9,
+            vec![call],
+            &Inherited::default(),
+            &|_| true,
+        )
     };
     let done = recorded(tidy.clone(), 1, 71, exec("rm"), Some(Ok(Reply::Done)));
     let cut = recorded(tidy.clone(), 1, 71, exec("rm"), None);
@@ -380,7 +394,12 @@ fn a_retry_cleans_up_after_itself() {
     let (graph, tidy) = (graph_with_tidy(), on_prod("tidy"));
     let retried = |ends, of_tidy| {
         let after = vec![ended(tidy.clone(), of_tidy), finished()];
-        Earlier::of_failed(&graph, &told(tidied(ends, after)), &[])
+        Earlier::of_failed(
+            &graph,
+            &told(tidied(ends, after)),
+            &[],
+            &Inherited::default(),
+        )
     };
     let bad = [StepState::Succeeded, StepState::Failed, StepState::Skipped];
     let earlier = retried(bad, StepState::Succeeded);
