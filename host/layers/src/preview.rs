@@ -148,6 +148,9 @@ impl Preview {
                     Err(self.stop("the outcome of a command"))
                 }
                 SshOp::Download { .. } => Err(self.stop("a download")),
+                SshOp::Trace { .. } | SshOp::Rejoin { .. } => {
+                    Err(self.stop("what became of a command"))
+                }
             },
             Call::Releases(releases) => self.releases(context, &call, releases).await,
             Call::Http(http) => {

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use windlass_model::call::SshCall;
 use windlass_model::target::{Address, SshSpec, TargetSpec};
-use windlass_model::{CallContext, CallError, Reply, TargetName};
+use windlass_model::{Answered, CallContext, CallError, Reply, TargetName};
 
 use crate::Config;
 use crate::lease::Fence;
@@ -26,6 +26,7 @@ mod master;
 pub(crate) mod operation;
 mod scan;
 pub(crate) mod shell;
+mod trace;
 
 pub use scan::{HostKey, scan_host_keys};
 
@@ -54,10 +55,18 @@ struct Entry {
     trips: AtomicU64,
     /// The lease that this run holds there.
     fence: std::sync::Mutex<Option<Fence>>,
-    /// Calls whose directories there can go.
-    answered: std::sync::Mutex<Vec<String>>,
+    /// Calls that have ended, whose directories there can go once their answers are
+    /// on disk.
+    ended: std::sync::Mutex<Vec<Ended>>,
     /// Sockets of a local target.
     local: Mutex<Forwards>,
+}
+
+/// A call that has left a directory on its target.
+#[derive(Debug)]
+struct Ended {
+    stamp: String,
+    answered: Answered,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +138,8 @@ impl Connections {
             .map_or(0, |entry| entry.trips.load(Ordering::Relaxed))
     }
 
-    /// Removes what answered calls left, where nothing came after them.
+    /// Removes what answered calls left, where nothing came after them. What a call
+    /// left whose answer could not be written down stays.
     async fn forget(&self) {
         let work = self.entries.iter().map(|(target, entry)| async move {
             let is_open = entry.slot.try_lock().is_ok_and(|slot| {
@@ -137,12 +147,7 @@ impl Connections {
                     .as_ref()
                     .is_some_and(|open| !open.lost.load(Ordering::Relaxed))
             });
-            let none = entry
-                .answered
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_empty();
-            if !is_open || none {
+            if !is_open || !entry.has_answered() {
                 return;
             }
             let id = windlass_model::CallId {
@@ -190,10 +195,11 @@ impl Connections {
         &self.config
     }
 
-    /// The reply of a call is here: what it left on the target can go.
-    fn answered(&self, target: &TargetName, stamp: String) {
+    /// The reply of a call is here: what it left on the target can go once that is on
+    /// disk.
+    fn answered(&self, target: &TargetName, stamp: String, answered: Answered) {
         if let Some(entry) = self.entries.get(target) {
-            entry.put_answered(vec![stamp]);
+            entry.put_ended([Ended { stamp, answered }]);
         }
     }
 
@@ -232,7 +238,7 @@ impl Entry {
             slot: Mutex::default(),
             trips: AtomicU64::new(0),
             fence: std::sync::Mutex::default(),
-            answered: std::sync::Mutex::default(),
+            ended: std::sync::Mutex::default(),
             local: Mutex::default(),
         }
     }
@@ -245,13 +251,22 @@ impl Entry {
         self.spec.docker_socket.clone()
     }
 
-    fn take_answered(&self) -> Vec<String> {
-        std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Those whose answers are on disk.
+    fn take_answered(&self) -> Vec<Ended> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended
+            .extract_if(.., |call| call.answered.get().is_some())
+            .collect()
     }
 
-    fn put_answered(&self, stamps: Vec<String>) {
-        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        answered.extend(stamps);
+    fn has_answered(&self) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().any(|call| call.answered.get().is_some())
+    }
+
+    fn put_ended(&self, calls: impl IntoIterator<Item = Ended>) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.extend(calls);
     }
 
     fn count(&self) {

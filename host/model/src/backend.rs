@@ -62,7 +62,9 @@ pub struct CallContext {
 }
 
 /// The time that was recorded with the answer: set by the layer that records, and
-/// the guest's clock from then on, so that a replay sees the same.
+/// the guest's clock from then on, so that a replay sees the same. The answer to an
+/// effect is on disk by then, so a backend may drop what it keeps for the case that
+/// the answer is lost.
 #[derive(Clone, Debug, Default)]
 pub struct Answered(Arc<AtomicI64>);
 

@@ -212,6 +212,12 @@ pub enum SshOp {
     },
     /// [`Reply::Blob`](crate::Reply::Blob)
     Download { path: String },
+    /// [`Reply::Trace`](crate::Reply::Trace): of a command that an earlier process
+    /// began, by its stamp. The engine's own.
+    Trace { stamp: String },
+    /// Streams and answers as the exec with the same identity would have, which an
+    /// earlier process began; begins nothing. The engine's own.
+    Rejoin { dir: Option<String> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -390,6 +396,8 @@ impl Call {
                     SshOp::Exec { .. } => "exec",
                     SshOp::Upload { .. } => "upload",
                     SshOp::Download { .. } => "download",
+                    SshOp::Trace { .. } => "trace",
+                    SshOp::Rejoin { .. } => "rejoin",
                 }
             ),
             Self::Releases(call) => format!(

@@ -58,7 +58,7 @@ impl Call {
             Self::Ssh(call) => match call.op {
                 SshOp::Exec { .. } => Class::Once,
                 SshOp::Upload { .. } => Class::Convergent,
-                SshOp::Download { .. } => Class::Read,
+                SshOp::Download { .. } | SshOp::Trace { .. } | SshOp::Rejoin { .. } => Class::Read,
             },
             Self::Releases(call) => match call.op {
                 ReleasesOp::List => Class::Read,
@@ -140,7 +140,9 @@ impl Call {
                     .collect(),
             },
             Self::Ssh(call) => match &call.op {
-                SshOp::Exec { .. } => one(format!("target:{}", call.target)),
+                SshOp::Exec { .. } | SshOp::Trace { .. } | SshOp::Rejoin { .. } => {
+                    one(format!("target:{}", call.target))
+                }
                 SshOp::Upload { path, .. } | SshOp::Download { path } => {
                     one(format!("path:{}:{path}", call.target))
                 }

@@ -16,6 +16,7 @@ pub mod grant;
 pub mod id;
 pub mod inputs;
 pub mod need;
+pub mod probe;
 pub mod reply;
 pub mod secret;
 pub mod target;

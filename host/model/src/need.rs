@@ -128,6 +128,9 @@ impl Call {
                     }
                     send_all(&mut needs, env, &format!("env:{}", call.target));
                 }
+                SshOp::Trace { .. } | SshOp::Rejoin { .. } => {
+                    needs.push(need("ssh.exec", call.target.as_str()));
+                }
                 SshOp::Upload { path, .. } => {
                     needs.push(need("ssh.upload", format!("{}:{path}", call.target)));
                 }

@@ -28,6 +28,7 @@ pub enum Reply {
     Response(Response),
     Git(Box<GitFacts>),
     Tag(TagCommits),
+    Trace(Trace),
 }
 
 impl Reply {
@@ -52,6 +53,7 @@ impl Reply {
             Self::Response(_) => "response",
             Self::Git(_) => "git",
             Self::Tag(_) => "tag",
+            Self::Trace(_) => "trace",
         }
     }
 }
@@ -78,6 +80,27 @@ pub struct Exit {
 impl Exit {
     /// Keeps replies small: the whole log lives in the event store.
     pub const TAIL_BYTES: usize = 16 * 1024;
+}
+
+/// What the target of a command has of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Trace {
+    /// Nothing. It never began, or what it left is gone.
+    None,
+    /// It runs still.
+    Running,
+    /// It ended by itself, and its answer is there.
+    Ended { code: i32 },
+    /// It was stopped, or its machine was, before it could tell how it ended.
+    Died,
+}
+
+impl Trace {
+    /// Whether the call's answer can be had without making it again.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Self::Running | Self::Ended { .. })
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

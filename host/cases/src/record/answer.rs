@@ -90,7 +90,8 @@ pub(super) fn written(
         | Reply::Facts(_)
         | Reply::Staged(_)
         | Reply::Git(_)
-        | Reply::Tag(_) => {
+        | Reply::Tag(_)
+        | Reply::Trace(_) => {
             let mut value = json!(reply)["value"].take();
             if matches!(reply, Reply::Git(_)) && value["branch"].is_null() {
                 // No branch: an empty one, since TOML has no null.

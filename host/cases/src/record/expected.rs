@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 use windlass_journal::{RecordedCall, Stored};
 use windlass_layers::scripted::{is_empty, view};
-use windlass_model::call::{ClockCall, DockerOp, FileCall, LeaseOp, ReleasesOp};
+use windlass_model::call::{ClockCall, DockerOp, FileCall, LeaseOp, ReleasesOp, SshOp};
 use windlass_model::event::{Envelope, Event};
 use windlass_model::{Blobs, Call, CallError, ErrorKind, LogStream, Reply, StepKey};
 
@@ -92,6 +92,8 @@ impl Section<'_> {
             .and_then(|answer| answer.result.here());
         match call {
             Call::Clock(_) | Call::Secret(_) => true,
+            // What a resume asked.
+            Call::Ssh(ssh) => matches!(ssh.op, SshOp::Trace { .. } | SshOp::Rejoin { .. }),
             Call::Lease(_) => !held && matches!(result, Some(Ok(_))),
             Call::Docker(docker) => {
                 matches!(docker.op, DockerOp::RemoveContainer { .. }) && is_ok(result)

@@ -61,7 +61,7 @@ pub fn usual_reply(call: &Call) -> Option<Reply> {
         Call::Ssh(call) => match &call.op {
             SshOp::Exec { .. } => exit(vec![]),
             SshOp::Upload { .. } => Reply::Done,
-            SshOp::Download { .. } => return None,
+            SshOp::Download { .. } | SshOp::Trace { .. } | SshOp::Rejoin { .. } => return None,
         },
         Call::Releases(call) => match &call.op {
             ReleasesOp::Activate { id, .. } | ReleasesOp::Restore { id } => {

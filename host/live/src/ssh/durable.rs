@@ -14,8 +14,9 @@
 //! | `out.n`, `err.n` | how many bytes that was in all |
 //! | `code` | how it ended; the last to appear |
 //!
-//! It goes with the next thing that this run does there after the answer
-//! arrived; one that a dead run left, after a day.
+//! It goes with the next thing that this run does there once the answer is on the
+//! engine's disk, so that an engine that was killed finds either there. One that
+//! nobody came back for goes after a day.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub(super) const PLACES: &str = places!();
 
 /// `$D`: the call's directory's name; `$S`: how a line for the engine begins;
 /// `$N`: bytes of stdin, if any; `$SEEN_OUT`, `$SEEN_ERR`: what the engine has already.
-const FIND: &str = concat!(
+pub(super) const FIND: &str = concat!(
     r#"w_umask=$(umask); umask 077
 w_u=$(id -u) W= w_new=
 for w_c in "#,
@@ -61,6 +62,15 @@ for w_c in "#,
 done
 "#
 );
+
+/// `lives`: whether the shell that waits for the command is there still, and is not
+/// another process that has its number by now.
+pub(super) const LIVES: &str = r#"w_lives() {
+  w_r=; { read -r w_r < "$W/pid"; } 2>/dev/null
+  [ -n "$w_r" ] && kill -0 "$w_r" 2>/dev/null || return 1
+  [ ! -r "/proc/$w_r/environ" ] || grep -qF "WINDLASS_CALL=$D:" "/proc/$w_r/environ"
+}
+"#;
 
 const MAKE: &str = concat!(
     "  for w_c in ",
@@ -108,7 +118,10 @@ if [ -n "$w_new" ]; then
   mv -f "$W/status" "$W/code"
   exit "$w_code"
 fi
-# Its first connection may hang, and hold the output: it ends.
+"#;
+
+/// Waits for the end of a command that runs, or ran, already.
+const ATTACH: &str = r#"# Its first connection may hang, and hold the output: it ends.
 w_p=; { read -r w_p < "$W/session"; } 2>/dev/null
 case $w_p in
   ''|*[!0-9]*|"$PPID") ;;
@@ -117,15 +130,20 @@ esac
 w_i=0
 until [ -f "$W/code" ]; do
   [ -d "$W" ] || { echo "$S again" >&2; exit 123; }
-  w_r=; { read -r w_r < "$W/pid"; } 2>/dev/null
-  if [ -n "$w_r" ] && kill -0 "$w_r" 2>/dev/null; then w_i=0; else w_i=$((w_i + 1)); fi
+  if w_lives; then w_i=0; else w_i=$((w_i + 1)); fi
   [ $w_i -lt 10 ] || { echo "$S gone" >&2; exit 123; }
   sleep 0.2 2>/dev/null || sleep 1
 done
 w_part() {
   w_t=0; read -r w_t < "$W/$1.n"
   w_m=$((w_t - $2))
-  [ $w_m -le 0 ] || tail -c "$w_m" "$W/$1"
+  if [ $w_m -gt 65536 ]; then
+    # The first line that is there is a part of one: it may begin within a secret.
+    [ "$2" = 0 ] || echo
+    echo "windlass: $((w_m - 65536)) bytes and more before this came while nobody listened, and are not kept"
+    tail -n +2 "$W/$1"
+  elif [ $w_m -gt 0 ]; then tail -c "$w_m" "$W/$1"
+  fi
 }
 w_part out "$SEEN_OUT"
 w_part err "$SEEN_ERR" >&2
@@ -143,27 +161,57 @@ pub(super) struct Command {
     pub(super) stdin: Option<u64>,
 }
 
-impl Command {
+/// What is to be done about a command.
+pub(super) enum Work {
+    /// It runs, unless it does already.
+    Begin(Box<Command>),
+    /// An earlier process began it: nothing runs that does not already.
+    Rejoin,
+}
+
+impl Work {
     /// Complete, or a syntax error: half of it runs nothing.
     fn script(&self, stamp: &str, reading: &Reading) -> Result<Zeroizing<String>, CallError> {
         let mut script = Zeroizing::new(String::new());
+        if let Self::Begin(command) = self {
+            let stdin = match command.stdin {
+                Some(_) => "exec < \"$W/in\"; rm -f \"$W/in\"",
+                None => "exec </dev/null",
+            };
+            let _ = writeln!(script, "w_command() {{\n{stdin}\n{}}}", *command.body);
+        }
         let _ = write!(
             script,
-            "w_command() {{\n{}\n{}}}\nw_call() {{\nD={} S={}\nN={} SEEN_OUT={} SEEN_ERR={}\n{FIND}if [ -z \"$W\" ]; then\n{}{MAKE}fi\n{RUN}}}\nw_call\n",
-            if self.stdin.is_some() {
-                "exec < \"$W/in\"; rm -f \"$W/in\""
-            } else {
-                "exec </dev/null"
-            },
-            *self.body,
+            "w_call() {{\nD={} S={}\nSEEN_OUT={} SEEN_ERR={}\n{FIND}",
             quote(stamp)?,
             quote(&control(stamp))?,
-            self.stdin.map_or_else(String::new, |size| size.to_string()),
             reading.out_bytes,
             reading.err_bytes,
-            self.check,
         );
+        match self {
+            Self::Begin(command) => {
+                let size = command
+                    .stdin
+                    .map_or_else(String::new, |size| size.to_string());
+                let check = &command.check;
+                let _ = write!(
+                    script,
+                    "N={size}\nif [ -z \"$W\" ]; then\n{check}{MAKE}fi\n{RUN}"
+                );
+            }
+            Self::Rejoin => {
+                script.push_str("[ -n \"$W\" ] || { echo \"$S none\" >&2; exit 123; }\n");
+            }
+        }
+        let _ = write!(script, "{LIVES}{ATTACH}}}\nw_call\n");
         Ok(script)
+    }
+
+    fn input(&self) -> Input {
+        match self {
+            Self::Begin(command) => command.input.clone(),
+            Self::Rejoin => Input::Nothing,
+        }
     }
 }
 
@@ -191,16 +239,24 @@ pub(super) async fn run(
     connections: &Connections,
     context: &CallContext,
     target: &TargetName,
-    command: Command,
+    work: Work,
 ) -> Result<(Ran, Option<String>), CallError> {
     let stamp = context.id.stamp();
     let mut reading = Reading::with_control(control(&stamp));
     let mut lost_at: Option<Instant> = None;
     let mut again = 0;
+    let mut tries = 0;
+    let mut anew = false;
     loop {
+        tries += 1;
+        let mut script = work.script(&stamp, &reading)?;
+        // In one try only: the next one may find what this one began.
+        if std::mem::take(&mut anew) {
+            script.insert_str(0, &forget(std::slice::from_ref(&stamp)));
+        }
         let request = Request {
-            script: command.script(&stamp, &reading)?,
-            input: command.input.clone(),
+            script,
+            input: work.input(),
             output: Output::Log,
             sudo: false,
             plain_locale: false,
@@ -211,12 +267,21 @@ pub(super) async fn run(
         {
             Ok(ran) => {
                 let word = reading.take_control();
-                if word.as_deref() == Some("again") && again < MAX_AGAIN {
-                    again += 1;
-                    continue;
+                match word.as_deref() {
+                    Some("again") if again < MAX_AGAIN => {
+                        again += 1;
+                        continue;
+                    }
+                    // What the first try finds is an earlier process's. It was stopped
+                    // before it ended by itself, and somebody wants it done again.
+                    Some("gone") if tries == 1 && matches!(work, Work::Begin(_)) => {
+                        anew = true;
+                        continue;
+                    }
+                    _ => {}
                 }
                 let ran = reading.end(ran, context.log.as_ref());
-                connections.answered(target, stamp);
+                connections.answered(target, stamp, context.answered.clone());
                 return Ok((ran, word));
             }
             Err(error) => error,
@@ -303,6 +368,13 @@ pub(super) fn trouble(target: &TargetName, word: &str) -> Option<CallError> {
                 format!("the command's input did not arrive whole on {target}; it was not started"),
             )
             .retryable(),
+        ),
+        "none" => Some(
+            CallError::unavailable(
+                "ssh.lost",
+                format!("nothing is left on {target} of a command that was there a moment ago"),
+            )
+            .hint("look at the target: what the command did is not known"),
         ),
         "gone" => Some(
             CallError::unavailable(

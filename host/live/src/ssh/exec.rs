@@ -200,16 +200,17 @@ impl Connections {
         let sudo = request.sudo;
         let forgotten = entry.take_answered();
         if !forgotten.is_empty() {
+            let stamps: Vec<String> = forgotten.iter().map(|call| call.stamp.clone()).collect();
             request
                 .script
-                .insert_str(0, &super::durable::forget(&forgotten));
+                .insert_str(0, &super::durable::forget(&stamps));
         }
         let flooded = reading.flooded.clone();
         let work = perform(&link, target, context, &stamp, request, reading);
         let mut work = std::pin::pin!(async {
             let done = work.await;
             if done.is_err() {
-                entry.put_answered(forgotten);
+                entry.put_ended(forgotten);
             }
             done
         });

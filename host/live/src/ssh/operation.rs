@@ -47,6 +47,12 @@ pub(super) async fn call(
             mode,
         } => upload(connections, context, target, &path, &content, mode).await,
         SshOp::Download { path } => download(connections, context, target, &path).await,
+        SshOp::Trace { stamp } => super::trace::look(connections, context, target, &stamp).await,
+        SshOp::Rejoin { dir } => {
+            let (ran, word) =
+                durable::run(connections, context, target, durable::Work::Rejoin).await?;
+            exit(target, dir.as_deref(), ran, word)
+        }
     }
 }
 
@@ -142,8 +148,19 @@ async fn exec(
             input,
             stdin: size,
         };
-        durable::run(connections, context, target, command).await?
+        let work = durable::Work::Begin(Box::new(command));
+        durable::run(connections, context, target, work).await?
     };
+    exit(target, dir, ran, word)
+}
+
+/// What a command's end means, with the word that its script said of itself.
+fn exit(
+    target: &TargetName,
+    dir: Option<&str>,
+    ran: Ran,
+    word: Option<String>,
+) -> Result<Reply, CallError> {
     match (ran.code, word) {
         (FENCED_OUT, Some(held)) => return Err(crate::lease::refused(target, &held)),
         (NO_DIRECTORY, Some(_)) => {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_model::call::SshOp;
-use windlass_model::reply::Exit;
+use windlass_model::reply::{Exit, Trace};
 use windlass_model::target::KnownHosts;
-use windlass_model::{Capability as _, Text};
+use windlass_model::{Call, CallContext, CallError, Capability as _, Reply, Text};
 use windlass_tests::{Relay, Sshd, require};
 
 use crate::support::{World, argv, eventually, exit, processes_with, sh, spec, ssh, target, world};
@@ -239,7 +239,7 @@ async fn the_same_call_of_another_engine_finds_the_command() {
     std::fs::write(&go, "").unwrap();
     let mut again = context.clone();
     again.log = Arc::clone(&second.log) as Arc<_>;
-    let exit = exit(second.live.call(&again, sh("prod", &script)).await).unwrap();
+    let exit = exit(second.call_as(&again, sh("prod", &script)).await).unwrap();
     check(&second, &exit, &file);
     second.live.close().await;
     eventually("nothing kept", || kept(&sshd, &first).is_empty()).await;
@@ -262,4 +262,158 @@ async fn what_a_dead_run_left_goes_after_a_day() {
     assert!(touched.unwrap().status.success());
     assert_eq!(world.sh("true").await.unwrap().code, 0);
     assert!(!old.exists() && young.exists());
+}
+
+/// Until then an engine that is killed would leave neither answer nor marker.
+#[tokio::test]
+async fn what_is_kept_stays_until_the_answer_is_on_disk() {
+    require!(Sshd);
+    let sshd = Sshd::start().unwrap();
+    let world = world(&sshd);
+    let context = world.context();
+    let answer = world.live.call(&context, sh("prod", "exit 7")).await;
+    assert_eq!(exit(answer).unwrap().code, 7);
+    let before = kept(&sshd, &world);
+    assert_eq!(before.len(), 1);
+    world.sh("true").await.unwrap();
+    world.sh("true").await.unwrap();
+    assert!(before[0].join("code").exists(), "it went too early");
+    context.answered.set(jiff::Timestamp::now());
+    world.sh("true").await.unwrap();
+    assert!(!before[0].exists(), "it stays");
+    // What could not be written down outlives the process.
+    let unwritten = world.context();
+    let answer = world.live.call(&unwritten, sh("prod", "exit 7")).await;
+    assert_eq!(exit(answer).unwrap().code, 7);
+    world.live.close().await;
+    let after = kept(&sshd, &world);
+    let stamp = unwritten.id.stamp();
+    assert!(after.len() == 1 && after[0].ends_with(stamp), "{after:?}");
+}
+
+/// A command that its engine did not live to see the end of, and one that goes on with it.
+struct Orphan {
+    call: Call,
+    context: CallContext,
+    file: PathBuf,
+    go: PathBuf,
+}
+
+impl Orphan {
+    /// Until it has printed its first line.
+    async fn begin(sshd: &Sshd, world: &World, after: &str) -> Self {
+        let (file, go) = (sshd.root().join("times"), sshd.root().join("go"));
+        let script = format!(
+            "echo x >> {}; echo one; until [ -e {} ]; do sleep 0.05; done; {after}",
+            file.display(),
+            go.display()
+        );
+        let (call, context) = (sh("prod", &script), world.context());
+        tokio::select! {
+            answer = world.live.call(&context, call.clone()) => panic!("{answer:?}"),
+            () = eventually("the first line", || printed(world) == ["one"]) => {}
+        }
+        sshd.drop_connections();
+        Self {
+            call,
+            context,
+            file,
+            go,
+        }
+    }
+
+    async fn look(&self, world: &World) -> Trace {
+        let probe = self.call.probe(&self.context.id).unwrap();
+        match world.call(probe).await.unwrap() {
+            Reply::Trace(trace) => trace,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn context(&self, world: &World) -> CallContext {
+        CallContext {
+            log: Arc::clone(&world.log) as Arc<_>,
+            answered: Default::default(),
+            ..self.context.clone()
+        }
+    }
+
+    async fn rejoin(&self, world: &World) -> Result<Exit, CallError> {
+        let rejoin = self.call.rejoin().unwrap();
+        exit(world.call_as(&self.context(world), rejoin).await)
+    }
+}
+
+#[tokio::test]
+async fn another_engine_sees_where_a_command_stands_and_goes_on_with_it() {
+    require!(Sshd);
+    let sshd = Sshd::start().unwrap();
+    let (first, second) = (world(&sshd), world(&sshd));
+    let orphan = Orphan::begin(&sshd, &first, "echo two; exit 7").await;
+    assert_eq!(orphan.look(&second).await, Trace::Running);
+    std::fs::write(&orphan.go, "").unwrap();
+    eventually("its end", || {
+        kept(&sshd, &first)
+            .iter()
+            .any(|dir| dir.join("code").exists())
+    })
+    .await;
+    assert_eq!(orphan.look(&second).await, Trace::Ended { code: 7 });
+    let exit = orphan.rejoin(&second).await.unwrap();
+    check(&second, &exit, &orphan.file);
+    second.live.close().await;
+    assert_eq!(kept(&sshd, &first), Vec::<PathBuf>::new());
+    // Nothing is there any more: nothing is begun, and nothing is made up.
+    let third = world(&sshd);
+    assert_eq!(orphan.look(&third).await, Trace::None);
+    let error = orphan.rejoin(&third).await.unwrap_err();
+    assert_eq!(error.code, "ssh.lost", "{error:?}");
+    assert_eq!(times(&orphan.file), 1);
+}
+
+#[tokio::test]
+async fn a_command_that_was_stopped_is_said_to_be_and_begun_again_only_when_asked() {
+    require!(Sshd);
+    let sshd = Sshd::start().unwrap();
+    let (first, second) = (world(&sshd), world(&sshd));
+    let orphan = Orphan::begin(&sshd, &first, "echo two; exit 7").await;
+    let dir = kept(&sshd, &first).remove(0);
+    let group = std::fs::read_to_string(dir.join("pid")).unwrap();
+    let killed = sshd.exec(&format!("kill -9 -{}", group.trim())).unwrap();
+    assert!(killed.status.success(), "{killed:?}");
+    assert_eq!(orphan.look(&second).await, Trace::Died);
+    let error = orphan.rejoin(&second).await.unwrap_err();
+    assert!(error.message.contains("was killed"), "{error:?}");
+    assert_eq!(times(&orphan.file), 1, "going on with it begins nothing");
+    std::fs::write(&orphan.go, "").unwrap();
+    let third = world(&sshd);
+    let again = orphan.context(&third);
+    let answer = third.call_as(&again, orphan.call.clone()).await;
+    let exit = exit(answer).unwrap();
+    assert_eq!((exit.code, exit.tail.as_str()), (7, "one\ntwo\n"));
+    assert_eq!(times(&orphan.file), 2);
+}
+
+/// Of a long output the end is kept, from the start of a line on, and the gap is told.
+#[tokio::test]
+async fn what_is_lost_of_a_long_output_is_told() {
+    require!(Sshd);
+    let sshd = Sshd::start().unwrap();
+    let (first, second) = (world(&sshd), world(&sshd));
+    let many = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i + 1)); done; exit 7";
+    let orphan = Orphan::begin(&sshd, &first, many).await;
+    std::fs::write(&orphan.go, "").unwrap();
+    let exit = orphan.rejoin(&second).await.unwrap();
+    assert_eq!(exit.code, 7);
+    assert!(exit.tail.len() <= Exit::TAIL_BYTES, "{}", exit.tail.len());
+    assert!(exit.tail.ends_with("line 19998\nline 19999\n"));
+    let lines = second.log.lines();
+    assert!(lines[0].contains("are not kept"), "{:?}", lines[0]);
+    let numbers: Vec<u32> = lines[1..]
+        .iter()
+        .map(|line| line.strip_prefix("line ").unwrap().parse().unwrap())
+        .collect();
+    let whole = (numbers[0]..20_000).collect::<Vec<u32>>();
+    assert_eq!(numbers, whole, "a part of a line, or a gap");
+    assert!(numbers.len() > 5000, "{}", numbers.len());
 }

@@ -85,6 +85,7 @@ fn text(call: &Call) -> String {
         Call::Ssh(ssh) => match &ssh.op {
             SshOp::Exec { argv, .. } => argv.iter().map(ToString::to_string).collect(),
             SshOp::Upload { path, .. } | SshOp::Download { path } => vec![path.clone()],
+            SshOp::Trace { .. } | SshOp::Rejoin { .. } => Vec::new(),
         },
         Call::Http(http) => vec![http.url.to_string()],
         Call::Target(target) => match &target.op {
