@@ -171,7 +171,10 @@ impl Context {
             self.journal.clone()?,
             Arc::clone(&self.redactor),
             Arc::clone(&self.stack),
-            Arc::clone(&self.bare),
+            Arc::new(waiting::Waiting {
+                bus: self.bus.clone(),
+                next: Arc::clone(&self.bare),
+            }),
         )))
     }
 
@@ -256,6 +259,9 @@ impl Context {
                 ended: context.earlier.ended(),
                 changed: context.earlier.changed.clone(),
             })));
+            for found in &context.earlier.found {
+                context.notice(Level::Info, found, None);
+            }
         } else {
             context.bus.emit(Event::RunStarted(Box::new(RunStarted {
                 run: context.run,

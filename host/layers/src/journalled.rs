@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use windlass_journal::Journal;
 use windlass_model::call::SecretCall;
-use windlass_model::{Call, CallContext, CallError, Capability, Reply};
+use windlass_model::{Call, CallContext, CallError, Capability, Class, Reply};
 
 use crate::Redactor;
 
@@ -47,18 +47,29 @@ impl Capability for Journalled {
         }
         drop(clean);
         let answer = self.next.call(context, call).await;
-        match self.journal.reply(id, class, &answer).await {
-            Ok(at) => context.answered.set(at),
-            Err(error) => {
-                // The effect happened. Its answer still counts; that it could not
-                // be written down is for the log, and for the next intent, which
-                // will fail.
-                context.log.line(
-                    windlass_model::LogStream::Stderr,
-                    &format!("the journal could not record the answer of {id}: {error}"),
-                );
-            }
-        }
+        record(&self.journal, context, class, &answer).await;
         answer
+    }
+}
+
+/// Writes an answer down, and says so.
+pub(crate) async fn record(
+    journal: &Journal,
+    context: &CallContext,
+    class: Class,
+    answer: &Result<Reply, CallError>,
+) {
+    let id = &context.id;
+    match journal.reply(id, class, answer).await {
+        Ok(at) => context.answered.set(at),
+        Err(error) => {
+            // The effect happened. Its answer still counts; that it could not
+            // be written down is for the log, and for the next intent, which
+            // will fail.
+            context.log.line(
+                windlass_model::LogStream::Stderr,
+                &format!("the journal could not record the answer of {id}: {error}"),
+            );
+        }
     }
 }

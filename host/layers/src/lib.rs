@@ -14,5 +14,5 @@ pub use guard::{Guard, Policy};
 pub use journalled::Journalled;
 pub use preview::{Effect, FileChange, Preview, Previewed, Read, UNKNOWN};
 pub use redact::{Redact, Redactor};
-pub use replayed::{DIVERGED, Replayed, UNREPLAYABLE};
+pub use replayed::{DIVERGED, Replayed, Taken, UNREPLAYABLE};
 pub use scripted::Scripted;

@@ -8,21 +8,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use windlass_journal::{Journal, RecordedCall};
 use windlass_model::call::{FileCall, SecretCall, SshOp};
-use windlass_model::{Call, CallContext, CallError, Capability, Class, Reply};
+use windlass_model::{Call, CallContext, CallError, Capability, Reply};
 
-use crate::Redactor;
+use crate::{Redactor, journalled};
 
 /// The code of a call that is not the one that was recorded.
 pub const DIVERGED: &str = "resume.diverged";
 /// The code of what the journal cannot give again.
 pub const UNREPLAYABLE: &str = "resume.not-replayable";
 
+/// What stands for an answer that the journal does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A person's word.
+    Reply(Reply),
+    /// The call to make in its place, under its identity, since its probe found it.
+    Rejoin(Call),
+}
+
 /// The layer, above the journal.
 pub struct Replayed {
     /// What was not asked for again so far, by number.
     left: Mutex<BTreeMap<u64, RecordedCall>>,
-    /// Answers given by a probe or a person.
-    taken: BTreeMap<u64, Reply>,
+    taken: BTreeMap<u64, Taken>,
     /// Whether the guest hears the record still.
     replaying: Arc<AtomicBool>,
     stopped: Mutex<Option<CallError>>,
@@ -31,14 +39,15 @@ pub struct Replayed {
     redactor: Arc<Redactor>,
     /// For what was not answered, or not asked.
     next: Arc<dyn Capability>,
-    /// Below the journal: for bytes that were answered, and are not in it.
+    /// Below the journal: for bytes that were answered, and are not in it, and for what
+    /// an earlier process began.
     again: Arc<dyn Capability>,
 }
 
 impl Replayed {
     pub fn new(
         calls: BTreeMap<u64, RecordedCall>,
-        taken: BTreeMap<u64, Reply>,
+        taken: BTreeMap<u64, Taken>,
         journal: Journal,
         redactor: Arc<Redactor>,
         next: Arc<dyn Capability>,
@@ -141,14 +150,16 @@ impl Capability for Replayed {
             ));
         }
         let Some(answer) = recorded.answer else {
-            let Some(reply) = self.taken.get(&id.seq).cloned() else {
+            let Some(taken) = self.taken.get(&id.seq).cloned() else {
                 return self.next.call(context, call).await;
             };
-            let answer = Ok(reply);
-            let class: Class = call.class();
-            if let Ok(at) = self.journal.reply(id, class, &answer).await {
-                context.answered.set(at);
-            }
+            // A cancel took its intent out of the journal.
+            self.journal.intent(id, &clean).await?;
+            let answer = match taken {
+                Taken::Reply(reply) => Ok(reply),
+                Taken::Rejoin(rejoin) => self.again.call(context, rejoin).await,
+            };
+            journalled::record(&self.journal, context, call.class(), &answer).await;
             return answer;
         };
         let Some(result) = answer.result.here().cloned() else {

@@ -2,6 +2,7 @@
 //! journal has of it. Without one, `records` goes on from what the targets have.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use windlass_journal::{Journal, JournalError, Reader, RunSummary};
@@ -396,6 +397,11 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     earlier.changed = changed;
     earlier.by = session.project.who();
     earlier.link = session.project.ci.link.clone();
+    let backend = Arc::clone(&opened.backends.live) as Arc<_>;
+    let secrets = &opened.backends.secrets;
+    let questions = earlier
+        .probe(questions, journal.clone(), secrets, backend)
+        .await;
     let asked: Vec<String> = questions.iter().map(describe).collect();
     match decide(&asked, args.on_ambiguous, &session.run.short(), terminal) {
         Ok(decisions) => {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use windlass_journal::{RecordedCall, Reopened};
+use windlass_layers::Taken;
 use windlass_manifest::Graph;
 use windlass_model::call::{DockerOp, SshOp, TargetOp};
 use windlass_model::event::{Envelope, Event, StepState};
@@ -21,6 +22,7 @@ use super::bus::Before;
 use super::satisfied;
 use super::step::Done;
 
+mod probe;
 pub mod records;
 mod standing;
 
@@ -54,6 +56,10 @@ pub struct Earlier {
     /// What places held when it was decided how to go on; looked at again under the
     /// lease.
     pub(super) seen: Vec<records::Seen>,
+    /// Probes made on the way, which the engine's own calls are counted on from.
+    pub(super) probes: u64,
+    /// What they found, for people.
+    pub(super) found: Vec<String>,
 }
 
 /// How an instance that was cut short goes on.
@@ -74,8 +80,8 @@ pub(super) struct Record {
     pub(super) began: Timestamp,
     /// Calls to make anew, with all after them.
     forget: Option<u64>,
-    /// Answers that a person gave in place of the record.
-    pub(super) taken: BTreeMap<u64, Reply>,
+    /// What a person or a probe gave in place of the record.
+    pub(super) taken: BTreeMap<u64, Taken>,
 }
 
 /// What only a person can say.
@@ -88,6 +94,8 @@ pub struct Question {
     /// Why the step cannot go on from the middle; `None`: it can, once it is known
     /// what became of the call.
     pub whole: Option<String>,
+    /// What its probe found, where it has one.
+    pub found: Option<String>,
 }
 
 /// Why a step counts as done of which somebody said so.
@@ -140,6 +148,7 @@ impl Earlier {
                         step: step.clone(),
                         call: (*call).clone(),
                         whole: Some("it failed, and would run again from its start".to_owned()),
+                        found: None,
                     });
                     questions.extend(question);
                     earlier.going.insert(step, Going::Anew);
@@ -280,16 +289,16 @@ impl Earlier {
             (None, Decision::Redo) => {}
             (None, Decision::Skip) => {
                 if let Some(reply) = question.call.call.here().and_then(assumed) {
-                    self.answer(question, reply);
+                    self.take(question, Taken::Reply(reply));
                 }
             }
         }
     }
 
-    /// What a call answered after all, as its probe found out.
-    pub fn answer(&mut self, question: &Question, reply: Reply) {
+    /// What stands for the answer that the journal does not have.
+    fn take(&mut self, question: &Question, taken: Taken) {
         if let Some(Going::Replay(record)) = self.going.get_mut(&question.step) {
-            record.taken.insert(question.call.id.seq, reply);
+            record.taken.insert(question.call.id.seq, taken);
         }
     }
 
@@ -323,7 +332,7 @@ impl Earlier {
     pub(super) fn engine_calls(&self) -> u64 {
         let engine = StepKey::engine();
         let own = self.calls.iter().filter(|call| call.id.step == engine);
-        own.map(|call| call.id.seq).max().unwrap_or(0)
+        own.map(|call| call.id.seq).max().unwrap_or(0) + self.probes
     }
 }
 
@@ -478,6 +487,7 @@ fn course(
         step: step.clone(),
         call: call.clone(),
         whole,
+        found: None,
     };
     let kept: BTreeMap<u64, RecordedCall> = calls
         .iter()

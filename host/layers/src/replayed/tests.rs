@@ -13,12 +13,13 @@ use super::*;
 use crate::Journalled;
 
 /// Counts what reaches the world.
-struct World(AtomicUsize, Result<Reply, CallError>);
+struct World(AtomicUsize, Result<Reply, CallError>, Mutex<Vec<Call>>);
 
 #[async_trait]
 impl Capability for World {
-    async fn call(&self, _context: &CallContext, _call: Call) -> Result<Reply, CallError> {
+    async fn call(&self, _context: &CallContext, call: Call) -> Result<Reply, CallError> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        self.2.lock().expect("lock").push(call);
         self.1.clone()
     }
 }
@@ -79,7 +80,7 @@ fn recorded(seq: u64, call: &Call, result: Option<Result<Reply, CallError>>) -> 
 /// The journal has the calls as intents.
 async fn stage(
     calls: Vec<RecordedCall>,
-    taken: BTreeMap<u64, Reply>,
+    taken: BTreeMap<u64, Taken>,
     says: Result<Reply, CallError>,
 ) -> Stage {
     let dir = tempfile::tempdir().expect("directory");
@@ -90,7 +91,7 @@ async fn stage(
             .await;
         intent.expect("intent");
     }
-    let world = Arc::new(World(AtomicUsize::new(0), says));
+    let world = Arc::new(World(AtomicUsize::new(0), says, Mutex::default()));
     let mut secrets = Secrets::default();
     secrets.insert("TOKEN", "hunter2hunter2".to_owned().into());
     let redactor = Arc::new(crate::Redactor::new(&secrets));
@@ -191,13 +192,58 @@ async fn a_call_without_an_answer_is_made_again_under_its_own_number() {
 #[tokio::test]
 async fn what_a_person_takes_as_done_is_recorded_and_not_made() {
     let record = vec![recorded(1, &exec("migrate"), None)];
-    let taken = BTreeMap::from([(1, Reply::Exit(Exit::default()))]);
+    let taken = BTreeMap::from([(1, Taken::Reply(Reply::Exit(Exit::default())))]);
     let stage = stage(record, taken, Ok(Reply::Done)).await;
     let answer = stage.replay.call(&context(1), exec("migrate")).await;
     assert_eq!(answer, Ok(Reply::Exit(Exit::default())));
     assert_eq!(stage.made(), 0);
     let calls = stage.journal.calls(context(1).id.run).expect("calls");
     assert!(calls[0].answer.is_some());
+}
+
+/// A cancel takes the intent of the call that it cut, and all after it, out of the journal.
+#[tokio::test]
+async fn it_is_recorded_where_the_journal_forgot_the_call() {
+    let record = vec![recorded(1, &exec("migrate"), None)];
+    let taken = BTreeMap::from([(1, Taken::Reply(Reply::Exit(Exit::default())))]);
+    let stage = stage(record, taken, Ok(Reply::Done)).await;
+    let run = context(1).id.run;
+    let goes = windlass_journal::Reopened {
+        step: context(1).id.step,
+        attempt: 1,
+        from: 1,
+    };
+    stage.journal.reopen(run, vec![goes]).await.expect("reopen");
+    assert_eq!(stage.journal.calls(run).expect("calls"), []);
+    let answer = stage.replay.call(&context(1), exec("migrate")).await;
+    let calls = stage.journal.calls(run).expect("calls");
+    let kept = calls[0].answer.as_ref().expect("answer").result.here();
+    assert_eq!(kept, Some(&answer));
+}
+
+#[tokio::test]
+async fn what_a_probe_found_is_gone_on_with_and_recorded_as_the_calls_own_answer() {
+    let record = vec![recorded(1, &exec("migrate"), None)];
+    let rejoin = exec("migrate").rejoin().expect("rejoin");
+    let taken = BTreeMap::from([(1, Taken::Rejoin(rejoin.clone()))]);
+    let exit = Exit {
+        code: 3,
+        tail: "two of three\n".into(),
+        values: Vec::new(),
+    };
+    let stage = stage(record, taken, Ok(Reply::Exit(exit.clone()))).await;
+    let first = context(1);
+    let answer = stage.replay.call(&first, exec("migrate")).await;
+    assert_eq!(answer, Ok(Reply::Exit(exit)));
+    assert_eq!(*stage.world.2.lock().expect("lock"), [rejoin]);
+    assert!(first.answered.get().is_some(), "it is on disk");
+    let calls = stage.journal.calls(first.id.run).expect("calls");
+    assert_eq!(
+        (calls.len(), calls[0].call.here()),
+        (1, Some(&exec("migrate")))
+    );
+    let kept = calls[0].answer.as_ref().expect("answer").result.here();
+    assert_eq!(kept, Some(&answer));
 }
 
 #[tokio::test]

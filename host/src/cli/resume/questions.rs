@@ -64,10 +64,10 @@ pub(super) fn describe(question: &Question) -> String {
     let call = &question.call;
     let what = call.call.here().map_or_else(|| call.name.clone(), text);
     let begun = call.asked.strftime("%Y-%m-%d %H:%M:%S UTC");
-    match &question.whole {
+    let mut text = match &question.whole {
         None => format!(
             "step {} was cut short in {what}\n  begun {begun}, no answer recorded: it may have \
-             taken place, wholly or in part, and may be going on still",
+             taken place, wholly or in part",
             question.step
         ),
         Some(why) => format!(
@@ -75,7 +75,16 @@ pub(super) fn describe(question: &Question) -> String {
              middle: {why}",
             question.step
         ),
+    };
+    match &question.found {
+        Some(found) => {
+            text.push_str("\n  ");
+            text.push_str(found);
+        }
+        None if question.whole.is_none() => text.push_str(", and may be going on still"),
+        None => {}
     }
+    text
 }
 
 /// A call in a line, secrets by name.

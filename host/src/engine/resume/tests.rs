@@ -1,13 +1,15 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use windlass_journal::{Answer, Stored};
+use async_trait::async_trait;
+use windlass_journal::{Answer, Journal, Stored};
 use windlass_manifest::graph::RunFacts;
 use windlass_manifest::{Inputs, Manifest};
 use windlass_model::call::{
     DockerCall, LeaseCall, LeaseOp, ReleasesCall, ReleasesOp, SshCall, StageSpec,
 };
 use windlass_model::event::{RunFinished, StepState};
-use windlass_model::{CallId, RunId, TargetName};
+use windlass_model::reply::Trace;
+use windlass_model::{CallContext, CallId, Capability, RunId, Secrets, TargetName};
 
 use super::super::changes::Changes;
 use super::*;
@@ -545,4 +547,89 @@ fn a_notification_goes_out_once() {
     let events = vec![finished(); 10];
     let (earlier, _) = of_run(events, vec![post(None)]);
     assert!(earlier.notified.is_empty());
+}
+
+/// Answers all probes alike, and keeps them.
+struct Target(Result<Trace, CallError>, Mutex<Vec<Call>>);
+
+#[async_trait]
+impl Capability for Target {
+    async fn call(&self, _context: &CallContext, call: Call) -> Result<Reply, CallError> {
+        self.1.lock().expect("lock").push(call);
+        self.0.clone().map(Reply::Trace)
+    }
+}
+
+/// What comes of a command without an answer, and of one whose step failed with it
+/// lost, when the target says this of each. `build`'s record and the questions left.
+async fn probed(said: Result<Trace, CallError>) -> (Earlier, Vec<Question>, Vec<Call>) {
+    let lost = Some(Err(CallError::unavailable("ssh.lost", "it went")));
+    let calls = vec![
+        recorded(build(), 1, 11, exec("a"), None),
+        recorded(on_prod("deploy"), 1, 12, exec("b"), lost),
+    ];
+    let events = vec![
+        started(build()),
+        started(on_prod("deploy")),
+        ended(on_prod("deploy"), StepState::Failed),
+        finished(),
+    ];
+    let (mut earlier, questions) = of_run(events, calls);
+    // `deploy` needs `build`: it is asked about all the same.
+    assert_eq!(questions.len(), 2, "{questions:?}");
+    let dir = tempfile::tempdir().expect("directory");
+    let journal = Journal::open(dir.path()).expect("journal");
+    let target = Arc::new(Target(said, Default::default()));
+    let secrets = Secrets::default();
+    let backend = Arc::clone(&target) as Arc<dyn Capability>;
+    let left = earlier.probe(questions, journal.clone(), &secrets, backend);
+    let left = left.await;
+    journal.flush().await.expect("flushed");
+    let kept = journal.calls(RunId(Default::default())).expect("calls");
+    assert!(
+        kept.iter()
+            .all(|call| call.class == Class::Read && call.answer.is_some())
+    );
+    assert_eq!((kept.len(), earlier.engine_calls()), (2, 2));
+    let asked = target.1.lock().expect("lock").clone();
+    (earlier, left, asked)
+}
+
+#[tokio::test]
+async fn what_a_target_knows_is_not_asked() {
+    for said in [Trace::Running, Trace::Ended { code: 7 }] {
+        let (earlier, left, asked) = probed(Ok(said)).await;
+        let id = recorded(build(), 1, 11, exec("a"), None).id;
+        assert_eq!(Some(&asked[0]), exec("a").probe(&id).as_ref());
+        // Its step runs again from its start: the answer is of no use to it.
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert_eq!(left[0].step, on_prod("deploy"));
+        let found = left[0].found.as_deref().unwrap_or_default();
+        assert!(found.starts_with("it "), "{found}");
+        let Going::Replay(record) = &earlier.going[&build()] else {
+            panic!("{earlier:?}");
+        };
+        let rejoin = exec("a").rejoin().expect("a way to go on");
+        assert_eq!(record.taken[&1], Taken::Rejoin(rejoin));
+        assert_eq!(earlier.found.len(), 1, "{:?}", earlier.found);
+    }
+}
+
+#[tokio::test]
+async fn what_it_does_not_know_is_asked_and_told() {
+    let away = CallError::unavailable("ssh.unreachable", "nobody is there");
+    let cases = [
+        (Ok(Trace::None), "prod_1 has no marker of it"),
+        (Ok(Trace::Died), "before it told how it ended"),
+        (Err(away), "prod_1 could not be asked: nobody is there"),
+    ];
+    for (said, told) in cases {
+        let (earlier, left, _) = probed(said).await;
+        assert_eq!(left.len(), 2, "{left:?}");
+        for question in &left {
+            let found = question.found.as_deref().unwrap_or_default();
+            assert!(found.contains(told), "{found}");
+        }
+        assert_eq!(earlier.found, Vec::<String>::new());
+    }
 }
