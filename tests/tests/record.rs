@@ -132,7 +132,7 @@ fn a_run_that_failed_and_was_put_back_becomes_a_case_too() {
     assert!(again.says("is there already"), "{again}");
     for (wanted, message) in [
         ("last/nope", "step nope did not start in run"),
-        ("99999999", "holds none by that name"),
+        ("99999999", "no run `99999999` is recorded in"),
     ] {
         let refused = alone(&rig, &["--record", wanted]);
         assert_eq!(refused.code, Some(2), "{refused}");

