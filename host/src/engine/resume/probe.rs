@@ -34,10 +34,8 @@ impl Earlier {
         let stack = Journalled::new(journal, redactor, clean);
         let mut asked = Vec::new();
         for question in &questions {
-            asked.push(match self.context(question) {
-                Some((context, probe)) => Some(look(&stack, context, probe)),
-                None => None,
-            });
+            let probe = self.context(question);
+            asked.push(probe.map(|(context, probe)| look(&stack, context, probe)));
         }
         let found = futures_util::future::join_all(
             asked
