@@ -1,5 +1,5 @@
-//! `resume` finds out by itself what became of a command whose answer the journal does
-//! not have, and asks only about what its server does not know.
+//! `resume` finds out by itself what became of a command or a container whose answer the
+//! journal does not have, and asks only about what nobody there knows.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use windlass_tests::deploys::{Commands, wait_until};
 use windlass_tests::killed::Killer;
+use windlass_tests::scratch::unique_name;
 use windlass_tests::windlass::{Outcome, Windlass};
-use windlass_tests::{Relay, require};
+use windlass_tests::{Relay, Workspace, docker, require};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const TOKEN: &str = "correct-horse-battery";
@@ -240,4 +241,174 @@ fn a_command_that_died_is_asked_about_and_redo_begins_it_again() {
     let expected = "begun\nbegun\nended\nafter: with [secret:TOKEN] seven ";
     assert_eq!(project.log(), expected, "{outcome}");
     assert_eq!(markers(&project), Vec::<PathBuf>::new(), "{outcome}");
+}
+
+/// A project with one step, a container of this machine's own programs that waits for
+/// the file `out/go`.
+struct Job {
+    workspace: Workspace,
+    image: String,
+}
+
+impl Job {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With further steps.
+    fn with(steps: &str) -> Self {
+        let workspace = Workspace::empty().unwrap();
+        let image = format!("{}:1", unique_name());
+        // An image of its own: containers are looked for by it.
+        let dockerfile = format!("# {image}\nFROM scratch\nCOPY Dockerfile /\n");
+        workspace.write("Dockerfile", dockerfile).unwrap();
+        let context = workspace.path().display().to_string();
+        docker::run(["build", "--quiet", "--tag", &image, &context]).unwrap();
+        workspace.write("out/log", "").unwrap();
+        let mounts: String = ["/usr", "/bin", "/lib", "/lib64"]
+            .iter()
+            .map(|dir| format!("{{ source = \"{dir}\", target = \"{dir}\", read_only = true }}, "))
+            .collect();
+        let manifest = format!(
+            "[pipeline]\nname = \"app\"\n[run]\ntag = \"1\"\nallow_dirty = true\n\
+             [step.job]\nuses = \"docker-run\"\nwith = {{ image = \"{image}\", pull = \"never\", \
+             command = [\"sh\", \"-c\", \"echo begun >> /out/log; until [ -e /out/go ]; do sleep 0.05; done; echo said so; echo ended >> /out/log\"], \
+             mounts = [{mounts}{{ source = \"{context}/out\", target = \"/out\" }}] }}\n\
+             {steps}"
+        );
+        workspace.write("windlass.toml", manifest).unwrap();
+        workspace.write(".gitignore", ".windlass/\nout/\n").unwrap();
+        workspace.commit("Start").unwrap();
+        Self { workspace, image }
+    }
+
+    fn log(&self) -> String {
+        self.workspace.read("out/log").unwrap()
+    }
+
+    fn windlass(&self, words: &[&str]) -> Windlass {
+        self.workspace.windlass(words.iter().copied())
+    }
+
+    /// A run that is killed while the container works, which goes on.
+    fn killed(&self) -> Vec<String> {
+        let mut run = self.windlass(&["run", "--json"]).spawn().unwrap();
+        let begun = wait_until(LIMIT, || !run.is_running() || !self.log().is_empty());
+        assert!(begun && run.is_running(), "{}", run.stderr());
+        run.signal("KILL");
+        run.wait().unwrap();
+        let containers = self.containers();
+        assert_eq!(containers.len(), 1);
+        containers
+    }
+
+    fn containers(&self) -> Vec<String> {
+        docker::containers(&format!("ancestor={}", self.image)).unwrap()
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        for container in docker::containers(&format!("ancestor={}", self.image)).unwrap_or_default()
+        {
+            let _ = docker::run(["rm", "--force", &container]);
+        }
+        let _ = docker::run(["rmi", "--force", &self.image]);
+    }
+}
+
+#[test]
+fn a_container_at_work_is_gone_on_with() {
+    require!(Docker, Git, Windlass);
+    let job = Job::new();
+    let container = job.killed();
+    let found = "step job goes on with docker.run on local: its container is there still";
+    // A second kill changes nothing.
+    let mut run = job.windlass(&["resume", "--json"]).spawn().unwrap();
+    assert!(run.wait_for(found, LIMIT), "{}", run.stderr());
+    run.signal("KILL");
+    run.wait().unwrap();
+    assert_eq!(job.containers(), container);
+    let mut run = job.windlass(&["resume", "--json"]).spawn().unwrap();
+    assert!(run.wait_for(found, LIMIT), "{}", run.stderr());
+    job.workspace.write("out/go", "").unwrap();
+    let outcome = run.wait().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert_eq!(job.log(), "begun\nended\n", "{outcome}");
+    let logs = outcome.events_of("step-log");
+    assert!(
+        logs.iter().any(|line| line["text"] == "said so"),
+        "{outcome}"
+    );
+    assert_eq!(job.containers(), Vec::<String>::new(), "{outcome}");
+}
+
+#[test]
+fn a_container_is_started_once_wherever_the_process_was_killed() {
+    require!(Docker, Git, Windlass);
+    let killer = Killer::build().unwrap();
+    let job = Job::new();
+    job.workspace.write("out/go", "").unwrap();
+    let mut found = 0;
+    for commit in 1.. {
+        let state = format!(".windlass/{commit}");
+        job.workspace.write("out/log", "").unwrap();
+        let run = job.windlass(&["run", "--state", &state]);
+        let killed = run.envs(killer.at(commit)).run().unwrap();
+        if killed.code == Some(0) {
+            break;
+        }
+        assert_eq!(killed.signal(), Some(9), "{killed}");
+        let outcome = job.windlass(&["resume", "--state", &state]).run().unwrap();
+        if outcome.code == Some(2) {
+            // It had not begun, or had ended.
+            continue;
+        }
+        assert_eq!(outcome.code, Some(0), "commit {commit}: {outcome}");
+        found += usize::from(outcome.says("its container is there still"));
+        assert_eq!(job.log(), "begun\nended\n", "commit {commit}: {outcome}");
+        assert_eq!(
+            job.containers(),
+            Vec::<String>::new(),
+            "commit {commit}: {outcome}"
+        );
+    }
+    assert!(found > 0, "no container was gone on with");
+}
+
+/// Whoever does not go on leaves it to the next process: to go on with, or to clear away.
+#[test]
+fn a_container_that_nobody_goes_on_with_is_removed() {
+    require!(Docker, Git, Windlass);
+    // A command on this machine ends with its engine, as far as anybody can know.
+    let job = Job::with(
+        "[step.here]\nuses = \"ssh-run\"\non = [\"local\"]\nwith = { argv = [\"sleep\", \"2\"] }\n",
+    );
+    let container = job.killed();
+    let asks = job.windlass(&["resume"]).run().unwrap();
+    assert_eq!(asks.code, Some(6), "{asks}");
+    assert!(
+        asks.says("step here@local was cut short in ssh.exec"),
+        "{asks}"
+    );
+    assert_eq!(job.containers(), container, "{asks}");
+    job.workspace.write("out/go", "").unwrap();
+    let words = ["resume", "--on-ambiguous", "skip"];
+    let outcome = job.windlass(&words).run().unwrap();
+    assert_eq!(outcome.code, Some(0), "{outcome}");
+    assert_eq!(job.log(), "begun\nended\n", "{outcome}");
+    assert_eq!(job.containers(), Vec::<String>::new(), "{outcome}");
+
+    // Without a lease that the next run would wait for.
+    let job = Job::new();
+    let container = job.killed();
+    job.workspace.write("out/go", "").unwrap();
+    let next = job.windlass(&["run"]).run().unwrap();
+    assert_eq!(next.code, Some(0), "{next}");
+    assert!(
+        next.says("removed what an earlier run left on local"),
+        "{next}"
+    );
+    let left = docker::containers(&format!("id={}", container[0])).unwrap();
+    assert_eq!(left, Vec::<String>::new(), "{next}");
 }

@@ -28,11 +28,14 @@ mod query;
 mod session;
 mod stopped;
 mod stream;
+mod sweep;
 mod tail;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+pub use sweep::Swept;
 
 use engine::{Endpoint, Engine};
 

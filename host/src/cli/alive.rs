@@ -3,10 +3,10 @@
 //!
 //! Each run holds a lock on a file of its own while it lives; the kernel gives
 //! it up when the process ends, however it ends. The file goes with the run, unless
-//! a container is left on an engine that was away. Which engines those are the
-//! journal says.
+//! a container of it is left: on an engine that was away, or at work still when
+//! nobody could say yet how the run goes on. Which engines those are the journal says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,18 +19,21 @@ use windlass_model::{Call, RunId, TargetName};
 use super::StateArgs;
 use super::session::{Backends, Session};
 use super::terminal::Terminal;
+use crate::engine::resume::{Containers, at_work};
 use crate::project::outside_a_run;
 
 const DIRECTORY: &str = "alive";
 /// Looking for leftovers must not hold up a deploy.
-const SWEEP: Duration = Duration::from_secs(15);
+pub(crate) const SWEEP: Duration = Duration::from_secs(15);
+/// Nor the end of a run, which somebody may have cancelled.
+pub(crate) const SWEEP_AFTER: Duration = Duration::from_secs(3);
 
 /// While it lives, so does the run.
 pub(crate) struct Alive {
     path: PathBuf,
     _lock: Option<File>,
     held: bool,
-    /// Engines with containers of the run that are still to be removed.
+    /// Engines with containers of the run that are still to be removed, or gone on with.
     left: BTreeSet<TargetName>,
 }
 
@@ -40,42 +43,65 @@ impl Alive {
         self.held
     }
 
-    /// The end of the run, which left containers on these engines: the next run
-    /// removes them. Gives all engines where there are any.
+    /// Removes what a former process of the run left, but for containers of the calls
+    /// that are wanted. An engine that does not answer in time is left to the next run.
+    pub(crate) async fn clear(
+        &mut self,
+        session: &Session,
+        backends: &Backends,
+        wanted: &BTreeSet<String>,
+        limit: Duration,
+        terminal: &Terminal,
+    ) {
+        let sweep = Sweep {
+            session,
+            backends,
+            terminal,
+            runs: [session.run.to_string()].into(),
+            wanted,
+        };
+        let deadline = Instant::now() + limit;
+        for engine in self.left.clone() {
+            let kept = sweep.on(&engine, deadline).await;
+            if kept.is_some_and(|kept| kept.is_empty()) {
+                self.left.remove(&engine);
+            }
+        }
+    }
+
+    /// The end of the process, which left containers on these engines. Gives all
+    /// engines where there are any.
     pub(crate) fn end(mut self, left: BTreeSet<TargetName>) -> BTreeSet<TargetName> {
         self.left.extend(left);
-        let left = std::mem::take(&mut self.left);
-        self.held &= left.is_empty();
-        left
+        self.left.clone()
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        if self.held {
+        if self.held && self.left.is_empty() {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
 /// Clears up after dead runs, then marks this one as alive. Best effort: what
-/// cannot be cleared is tried again by the next run.
+/// cannot be cleared is tried again by the next run. Gives the containers of a run that
+/// is resumed that are at work: they stay until [`Alive::clear`].
 pub(crate) async fn enter(
     session: &Session,
     state: &StateArgs,
     backends: &Backends,
     journal: &Journal,
     terminal: &Terminal,
-) -> Alive {
+) -> (Alive, Containers) {
     let directory = session.state_dir(state).join(DIRECTORY);
     let _ = std::fs::create_dir_all(&directory);
     let mut dead = dead_runs(&directory);
-    if !dead.is_empty() {
-        for dead in &mut dead {
-            dead.left = engines(session, journal, dead.run);
-        }
-        sweep(session, backends, &mut dead, terminal).await;
+    for dead in &mut dead {
+        dead.left = engines(session, journal, dead.run);
     }
+    let kept = sweep(session, backends, journal, &mut dead, terminal).await;
     // A run that is resumed takes over what is left of itself.
     let left = dead.into_iter().find(|dead| dead.run == session.run);
     let left = left.map(|dead| dead.left).unwrap_or_default();
@@ -88,23 +114,25 @@ pub(crate) async fn enter(
         .ok();
     if let Some(mut file) = lock.as_ref() {
         if file.try_lock().is_err() {
-            return Alive {
+            let alive = Alive {
                 path,
                 _lock: None,
                 held: false,
                 left: BTreeSet::new(),
             };
+            return (alive, Containers::default());
         }
         let _ = file.set_len(0);
         let scratch = backends.scratch.path().display();
         let _ = writeln!(file, "{scratch}\n{}", std::process::id());
     }
-    Alive {
+    let alive = Alive {
         path,
         _lock: lock,
         held: true,
         left,
-    }
+    };
+    (alive, Containers::new(kept))
 }
 
 /// Whether a process is at work on a run, and which.
@@ -193,37 +221,75 @@ fn engines(session: &Session, journal: &Journal, run: RunId) -> BTreeSet<TargetN
     engines
 }
 
-async fn sweep(session: &Session, backends: &Backends, dead: &mut [Dead], terminal: &Terminal) {
-    let runs: BTreeSet<String> = dead.iter().map(|dead| dead.run.to_string()).collect();
-    let engines: BTreeSet<TargetName> = dead.iter().flat_map(|dead| dead.left.clone()).collect();
-    let mut swept = BTreeSet::new();
-    for engine in engines {
-        let context = outside_a_run(session.run, Instant::now() + SWEEP);
-        let docker = backends.live.docker();
-        // One that does not answer is tried again by the next run.
-        let Ok(removed) = docker
-            .sweep(&context, &engine, |run| !runs.contains(run))
-            .await
-        else {
-            continue;
-        };
-        if !removed.is_empty() {
-            terminal.say(&format!(
+/// What is to be removed, and what not.
+struct Sweep<'a> {
+    session: &'a Session,
+    backends: &'a Backends,
+    terminal: &'a Terminal,
+    runs: BTreeSet<String>,
+    /// Calls whose containers stay, by their stamps.
+    wanted: &'a BTreeSet<String>,
+}
+
+impl Sweep<'_> {
+    /// Gives the containers that stay, by the stamps of their calls; `None` where the
+    /// engine does not answer.
+    async fn on(&self, engine: &TargetName, deadline: Instant) -> Option<BTreeMap<String, String>> {
+        let context = outside_a_run(self.session.run, deadline);
+        let docker = self.backends.live.docker();
+        let is_alive = |run: &str| !self.runs.contains(run);
+        let is_wanted = |call: &str| self.wanted.contains(call);
+        let swept = docker.sweep(&context, engine, is_alive, is_wanted).await;
+        let swept = swept.ok()?;
+        if !swept.removed.is_empty() {
+            self.terminal.say(&format!(
                 "removed what an earlier run left on {engine}: {}",
-                removed.join(", ")
+                swept.removed.join(", ")
             ));
         }
-        swept.insert(engine);
+        Some(swept.kept)
+    }
+}
+
+/// Clears away what dead runs left, but for what is at work of the run itself, which it
+/// gives.
+async fn sweep(
+    session: &Session,
+    backends: &Backends,
+    journal: &Journal,
+    dead: &mut [Dead],
+    terminal: &Terminal,
+) -> BTreeMap<String, String> {
+    let sweep = Sweep {
+        session,
+        backends,
+        terminal,
+        runs: dead.iter().map(|dead| dead.run.to_string()).collect(),
+        wanted: &at_work(&journal.calls(session.run).unwrap_or_default()),
+    };
+    let engines: BTreeSet<TargetName> = dead.iter().flat_map(|dead| dead.left.clone()).collect();
+    let mut all = BTreeMap::new();
+    for engine in engines {
+        // One that does not answer is tried again by the next run.
+        let Some(kept) = sweep.on(&engine, Instant::now() + SWEEP).await else {
+            continue;
+        };
+        for dead in dead.iter_mut() {
+            if dead.run != session.run || kept.is_empty() {
+                dead.left.remove(&engine);
+            }
+        }
+        all.extend(kept);
     }
     for dead in dead {
         if let Some(scratch) = &dead.scratch {
             let _ = std::fs::remove_dir_all(scratch);
         }
-        dead.left.retain(|engine| !swept.contains(engine));
         if dead.left.is_empty() {
             let _ = std::fs::remove_file(&dead.marker);
         }
     }
+    all
 }
 
 #[cfg(test)]
@@ -263,6 +329,11 @@ mod tests {
         assert_eq!(dead_runs(directory.path()).len(), 1);
         assert!(enter().end(BTreeSet::new()).is_empty());
         assert!(dead_runs(directory.path()).is_empty());
+        // Also where the process gives up on the way.
+        let mut alive = enter();
+        alive.left = there;
+        drop(alive);
+        assert_eq!(dead_runs(directory.path()).len(), 1);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What a run holds while it lives: the journal, the backends, its mark as alive, and
 //! from its first effect on the signals.
 
+use std::collections::BTreeSet;
+
 use tokio_util::sync::CancellationToken;
 use windlass_journal::Journal;
 
 use super::session::{Backends, Session};
 use super::terminal::Terminal;
 use super::{StateArgs, alive, signals};
+use crate::engine::resume::Containers;
 use crate::exit::Exit;
 
 /// Runs that the journal keeps.
@@ -15,6 +18,8 @@ const KEEP_RUNS: usize = 500;
 pub(crate) struct Opened {
     pub(crate) journal: Journal,
     pub(crate) backends: Backends,
+    /// Those at work still of a run that is resumed.
+    pub(crate) containers: Containers,
     alive: alive::Alive,
 }
 
@@ -40,10 +45,11 @@ impl Opened {
             terminal.error(&error.to_string(), error.hint().as_deref());
             Exit::Engine
         })?;
-        let alive = alive::enter(session, state, &backends, &journal, terminal).await;
+        let (alive, containers) = alive::enter(session, state, &backends, &journal, terminal).await;
         Ok(Self {
             journal,
             backends,
+            containers,
             alive,
         })
     }
@@ -62,13 +68,39 @@ impl Opened {
         cancel
     }
 
+    /// Removes the containers of a run that is resumed that it does not go on with:
+    /// all but those of these calls, by their stamps.
+    pub(crate) async fn goes_on_with(
+        &mut self,
+        session: &Session,
+        wanted: &BTreeSet<String>,
+        terminal: &Terminal,
+    ) {
+        let clear = self
+            .alive
+            .clear(session, &self.backends, wanted, alive::SWEEP, terminal);
+        clear.await;
+    }
+
+    /// The end of a run that was resumed: its steps took over what was at work, or it did
+    /// not come to them.
+    pub(crate) async fn end(mut self, session: &Session, terminal: &Terminal) {
+        let (wanted, limit) = (BTreeSet::new(), alive::SWEEP_AFTER);
+        let clear = self
+            .alive
+            .clear(session, &self.backends, &wanted, limit, terminal);
+        clear.await;
+        self.close(terminal).await;
+    }
+
     /// Says on which engines containers are left.
     pub(crate) async fn close(self, terminal: &Terminal) {
         let left = self.backends.live.docker().left_behind();
         self.backends.close().await;
         for engine in self.alive.end(left) {
             terminal.say(&format!(
-                "containers of this run are left on {engine}: the next run removes them, or `docker rm`"
+                "containers of this run are left on {engine}: `windlass resume` goes on with those \
+                 at work, the next run removes them, or `docker rm`"
             ));
         }
         // Best effort: an old run too many is no reason to fail.

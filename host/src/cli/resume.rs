@@ -365,8 +365,8 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         terminal.diagnostics(&session.problems);
     }
     confirm(&session, args.which.yes, terminal)?;
-    // What the kill left goes first; from here on the run is ours.
-    let opened = Opened::open(&session, &args.which.state, terminal).await?;
+    // What the kill left goes first, but for what may go on; from here on the run is ours.
+    let mut opened = Opened::open(&session, &args.which.state, terminal).await?;
     if !opened.is_ours() {
         terminal.error(
             &format!("another process goes on with run {}", session.run.short()),
@@ -375,7 +375,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         return Err(Exit::LeaseHeld);
     }
     let read = |error: JournalError| failed(&error, terminal);
-    let journal = &opened.journal;
+    let journal = opened.journal.clone();
     let (events, number) = journal.happenings(session.run).map_err(read)?;
     let calls = journal.calls(session.run).map_err(read)?;
     let now = session.inputs(&found.options);
@@ -393,6 +393,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
         calls,
         &found.inputs.inherited,
         &same_plugin,
+        &opened.containers,
     );
     earlier.changed = changed;
     earlier.by = session.project.who();
@@ -414,7 +415,9 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
             return Err(exit);
         }
     }
-    let reused = reused(&session, journal, terminal)?;
+    let goes_on = earlier.goes_on_with(&opened.containers);
+    opened.goes_on_with(&session, &goes_on, terminal).await;
+    let reused = reused(&session, &journal, terminal)?;
     let reopened = journal.reopen(session.run, earlier.reopened()).await;
     reopened.map_err(read)?;
 
@@ -422,7 +425,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     let shown = Shown::new(&args.which.show, terminal, &session.project.ci);
     let (reporters, summary, files) = shown.parts();
     let mut input = session.input(&opened.backends, reporters, cancel);
-    input.journal = Some(journal.clone());
+    input.journal = Some(journal);
     input.reused = reused;
     input.earlier = Some(earlier);
     // What guests are told of the run is what they were told.
@@ -430,7 +433,7 @@ async fn go_on(args: ResumeArgs, terminal: &Terminal) -> Result<Exit, Exit> {
     input.link.clone_from(&found.inputs.link);
     input.git.branch = Some(found.inputs.branch.clone());
     let result = engine::run(input).await;
-    opened.close(terminal).await;
+    opened.end(&session, terminal).await;
     Shown::write(&files, &summary, terminal);
     Ok(result.exit)
 }

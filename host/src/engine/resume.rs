@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use windlass_journal::{RecordedCall, Reopened};
 use windlass_layers::Taken;
 use windlass_manifest::Graph;
-use windlass_model::call::{DockerOp, SshOp, TargetOp};
+use windlass_model::call::{SshOp, TargetOp};
 use windlass_model::event::{Envelope, Event, StepState};
 use windlass_model::reply::{Exit, Outcome, Response};
 use windlass_model::{
@@ -22,11 +22,15 @@ use super::bus::Before;
 use super::satisfied;
 use super::step::Done;
 
+mod containers;
 mod probe;
 pub mod records;
 mod standing;
 
 use standing::{handed_on, put_back};
+
+pub use containers::{Containers, at_work};
+use containers::{ended_by_itself, is_run, scoped};
 
 /// What a run has to know of what was before.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +118,8 @@ impl Earlier {
     /// Of the same run, which `resume` goes on with.
     ///
     /// `inherited` is what it took over from another run; `same_plugin` says whether a
-    /// step's plugin has the bytes that it had then.
+    /// step's plugin has the bytes that it had then; `containers` are those at work that
+    /// are there still.
     pub fn of_run(
         graph: &Graph,
         events: Vec<Envelope>,
@@ -122,6 +127,7 @@ impl Earlier {
         calls: Vec<RecordedCall>,
         inherited: &Inherited,
         same_plugin: &dyn Fn(&StepKey) -> bool,
+        containers: &Containers,
     ) -> (Self, Vec<Question>) {
         let read = Reading::of(&events);
         let mut earlier = Self::kept(graph, &read, &calls, inherited);
@@ -157,8 +163,12 @@ impl Earlier {
                 None => Cut::default(),
             };
             let began = read.began.get(&(step.clone(), attempt)).copied();
-            let (going, asked) = course(&step, &of_attempt, cut, began, same_plugin(&step));
+            let same_plugin = same_plugin(&step);
+            let (going, asked) = course(&step, &of_attempt, cut, began, same_plugin, containers);
             questions.extend(asked);
+            if let Going::Replay(record) = &going {
+                earlier.note(&step, record, containers);
+            }
             earlier.going.insert(step, going);
         }
         for call in &calls {
@@ -300,6 +310,33 @@ impl Earlier {
         if let Some(Going::Replay(record)) = self.going.get_mut(&question.step) {
             record.taken.insert(question.call.id.seq, taken);
         }
+    }
+
+    /// Says which containers a step goes on with.
+    fn note(&mut self, step: &StepKey, record: &Record, containers: &Containers) {
+        for call in record.calls.values() {
+            if containers.id(call).is_some() {
+                let on = call.call.here().and_then(Call::target);
+                let on = on.map_or_else(String::new, |engine| format!(" on {engine}"));
+                self.found.push(format!(
+                    "step {step} goes on with {}{on}: its container is there still",
+                    call.name
+                ));
+            }
+        }
+    }
+
+    /// The containers that steps go on with, by the stamps of their calls.
+    pub fn goes_on_with(&self, containers: &Containers) -> BTreeSet<String> {
+        let records = self.going.values().filter_map(|going| match going {
+            Going::Replay(record) => Some(record),
+            Going::Anew => None,
+        });
+        let calls = records.flat_map(|record| record.calls.values());
+        calls
+            .filter(|call| containers.id(call).is_some())
+            .map(|call| call.id.stamp())
+            .collect()
     }
 
     /// What the journal has to forget.
@@ -479,6 +516,7 @@ fn course(
     cut: Cut,
     began: Option<Timestamp>,
     same_plugin: bool,
+    containers: &Containers,
 ) -> (Going, Vec<Question>) {
     if !calls.iter().any(|call| call.class.is_effect()) {
         return (Going::Anew, Vec::new());
@@ -504,20 +542,28 @@ fn course(
         (None, _) => Some("its start is not in the journal".to_owned()),
         (_, Some(late)) => Some(format!("it made {late} while it was cancelled")),
         _ if !same_plugin => Some("its plugin is not the one that it was".to_owned()),
-        _ => kept.values().find_map(|call| unreplayable(call, &kept)),
+        _ => kept
+            .values()
+            .find_map(|call| unreplayable(call, &kept, containers)),
     };
     match (refused, began) {
         (None, Some(began)) => {
-            let asked = kept
+            let open = kept
                 .values()
-                .filter(|call| call.class == Class::Once && call.answer.is_none())
-                .map(|call| question(call, None))
-                .collect();
+                .filter(|call| call.class == Class::Once && call.answer.is_none());
+            let (started, open): (Vec<_>, Vec<_>) =
+                open.partition(|call| containers.id(call).is_some());
+            let asked = open.into_iter().map(|call| question(call, None)).collect();
+            let taken = started.into_iter().filter_map(|call| {
+                let id = containers.id(call)?.to_owned();
+                Some((call.id.seq, Taken::Reply(Reply::Id(id))))
+            });
+            let taken = taken.collect();
             let record = Record {
                 calls: kept,
                 began,
                 forget: cut.from,
-                taken: BTreeMap::new(),
+                taken,
             };
             (Going::Replay(Box::new(record)), asked)
         }
@@ -533,7 +579,11 @@ fn course(
 }
 
 /// Why an attempt cannot be replayed because of this call.
-fn unreplayable(call: &RecordedCall, all: &BTreeMap<u64, RecordedCall>) -> Option<String> {
+fn unreplayable(
+    call: &RecordedCall,
+    all: &BTreeMap<u64, RecordedCall>,
+    containers: &Containers,
+) -> Option<String> {
     let name = &call.name;
     if call.call.here().is_none() {
         return Some(format!("its call {name} is too large for the journal"));
@@ -542,69 +592,10 @@ fn unreplayable(call: &RecordedCall, all: &BTreeMap<u64, RecordedCall>) -> Optio
     if answer == Some(None) {
         return Some(format!("the answer to {name} is too large for the journal"));
     }
-    if is_run(call) && !ended_by_itself(call, all.values()) {
+    if is_run(call) && !ended_by_itself(call, all.values()) && containers.id(call).is_none() {
         return Some("its container went with the process".to_owned());
     }
     None
-}
-
-fn is_run(call: &RecordedCall) -> bool {
-    matches!(
-        call.call.here(),
-        Some(Call::Docker(call)) if matches!(call.op, DockerOp::Run(_))
-    )
-}
-
-/// The container that a call started.
-fn container(call: &RecordedCall) -> Option<&str> {
-    match call.answer.as_ref()?.result.here()? {
-        Ok(Reply::Id(id)) if is_run(call) => Some(id),
-        _ => None,
-    }
-}
-
-/// Whether the end of the container that a call started is in the record.
-fn ended_by_itself<'a>(
-    run: &RecordedCall,
-    mut calls: impl Iterator<Item = &'a RecordedCall>,
-) -> bool {
-    if matches!(
-        run.answer.as_ref().map(|answer| answer.result.here()),
-        Some(Some(Err(_)))
-    ) {
-        return true;
-    }
-    let Some(container) = container(run) else {
-        return false;
-    };
-    calls.any(|call| {
-        let Some(Call::Docker(docker)) = call.call.here() else {
-            return false;
-        };
-        let about = match &docker.op {
-            DockerOp::WaitContainer { id } | DockerOp::RemoveContainer { id, .. } => id,
-            _ => return false,
-        };
-        let answered = call.answer.as_ref().and_then(|answer| answer.result.here());
-        about == container && matches!(answered, Some(Ok(_)))
-    })
-}
-
-/// Whether a container was there for its plugin only, which looked at it: then it
-/// is gone, and may be started again. One whose end the plugin waited for does work
-/// of its own.
-fn scoped<'a>(run: &RecordedCall, mut calls: impl Iterator<Item = &'a RecordedCall>) -> bool {
-    if !is_run(run) {
-        return false;
-    }
-    let started = container(run);
-    !calls.any(|call| match call.call.here() {
-        Some(Call::Docker(docker)) => match &docker.op {
-            DockerOp::WaitContainer { id } => started == Some(id),
-            _ => false,
-        },
-        _ => false,
-    })
 }
 
 /// What a call answers that is taken as done: success, and nothing more.

@@ -1,7 +1,7 @@
 //! Containers: run, inspect, logs, wait, remove, and the sweep of what runs
 //! that were killed left over.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use http::Method;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use windlass_model::call::RunSpec;
 use windlass_model::reply::{ContainerInfo, Exit, Health, Probe};
-use windlass_model::{CallContext, CallError, LogStream, Reply, TargetName, Text};
+use windlass_model::{CallContext, CallError, LogStream, Reply, Text};
 
 use super::Docker;
 use super::engine::{Engine, Failure};
@@ -19,9 +19,9 @@ use super::query::Query;
 use super::stopped::DURING;
 use super::tail::{Lines, Tail};
 
-const LABEL_RUN: &str = "windlass.run";
+pub(super) const LABEL_RUN: &str = "windlass.run";
 const LABEL_STEP: &str = "windlass.step";
-const LABEL_CALL: &str = "windlass.call";
+pub(super) const LABEL_CALL: &str = "windlass.call";
 
 /// Cap on what [`DockerOp::ContainerLogs`](windlass_model::call::DockerOp)
 /// answers.
@@ -347,60 +347,10 @@ impl Docker {
         self.containers().there.remove(id);
         Ok(Reply::Done)
     }
-
-    /// Removes the containers of runs that are over but were not there to do
-    /// it themselves. `is_run_alive` must say yes to every run that it does
-    /// not know to be over: another machine's runs use the same engine.
-    /// Returns the names of what it removed.
-    pub async fn sweep(
-        &self,
-        context: &CallContext,
-        engine: &TargetName,
-        is_run_alive: impl Fn(&str) -> bool,
-    ) -> Result<Vec<String>, CallError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Listed {
-            id: String,
-            names: Option<Vec<String>>,
-            labels: Option<HashMap<String, String>>,
-        }
-        let engine = self.engine(context, engine).await?;
-        let query = Query::new("/containers/json")
-            .with("all", "1")
-            .with("filters", json!({ "label": [LABEL_RUN] }).to_string());
-        let listed: Vec<Listed> = self
-            .bounded(context, async {
-                engine
-                    .get(&query)
-                    .await
-                    .map_err(|failure| failure.into_error("the containers cannot be listed"))
-            })
-            .await?;
-        let mut removed = Vec::new();
-        for container in listed {
-            let alive = container
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(LABEL_RUN))
-                .is_none_or(|run| is_run_alive(run));
-            if alive || check_id(&container.id).is_err() {
-                continue;
-            }
-            self.bounded(context, delete(&engine, &container.id))
-                .await?;
-            let name = container
-                .names
-                .and_then(|names| names.into_iter().next())
-                .map(|name| name.trim_start_matches('/').to_owned());
-            removed.push(name.unwrap_or(container.id));
-        }
-        Ok(removed)
-    }
 }
 
 /// With its anonymous volumes. Done when there is none.
-async fn delete(engine: &Engine, id: &str) -> Result<(), CallError> {
+pub(super) async fn delete(engine: &Engine, id: &str) -> Result<(), CallError> {
     let query = Query::new(format!("/containers/{id}"))
         .with("v", "1")
         .with("force", "1");

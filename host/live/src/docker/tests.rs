@@ -483,13 +483,34 @@ async fn the_sweep_takes_only_what_dead_runs_left() {
     let image = image(&dead, PLAIN).await;
     let left = dead.start(&image.0, &["sleep", "60000"]).await;
     let used = alive.start(&image.0, &["sleep", "60000"]).await;
+    // One at work, and one that was created and not started.
+    let works = dead.start(&image.0, &["sleep", "60000"]).await;
+    let idle = dead.start(&image.0, &["sleep", "60000"]).await;
+    let label = "{{index .Config.Labels \"windlass.call\"}}";
+    let stamp = |id: &str| {
+        let said = windlass_tests::docker::run(["inspect", "--format", label, id]);
+        said.expect("label").trim().to_owned()
+    };
+    let label = format!("windlass.call={}", stamp(&idle));
+    let (run, call) = (format!("windlass.run={}", dead.run), stamp(&works));
+    windlass_tests::docker::run(["rm", "--force", &idle]).expect("removed");
+    let words = ["create", "--label", &run, "--label", &label, &image.0];
+    windlass_tests::docker::run(words).expect("created");
     let gone = dead.run.to_string();
-    let removed = alive
+    let swept = alive
         .docker
-        .sweep(&alive.context(), &TargetName::local(), |run| run != gone)
+        .sweep(
+            &alive.context(),
+            &TargetName::local(),
+            |run| run != gone,
+            |stamp| label.ends_with(stamp) || stamp == call,
+        )
         .await
         .expect("sweep");
-    assert_eq!(removed.len(), 1, "{removed:?}");
+    assert_eq!(swept.removed.len(), 2, "{swept:?}");
+    assert_eq!(swept.kept, [(call, works.clone())].into(), "{swept:?}");
+    assert_eq!(alive.inspect(&works).await.state, "running");
+    alive.remove(&works).await;
     assert!(
         alive
             .call(DockerOp::InspectContainer { id: left })

@@ -5,7 +5,7 @@ use windlass_journal::{Answer, Journal, Stored};
 use windlass_manifest::graph::RunFacts;
 use windlass_manifest::{Inputs, Manifest};
 use windlass_model::call::{
-    DockerCall, LeaseCall, LeaseOp, ReleasesCall, ReleasesOp, SshCall, StageSpec,
+    DockerCall, DockerOp, LeaseCall, LeaseOp, ReleasesCall, ReleasesOp, SshCall, StageSpec,
 };
 use windlass_model::event::{RunFinished, StepState};
 use windlass_model::reply::Trace;
@@ -166,6 +166,14 @@ fn releases(op: ReleasesOp) -> Call {
 }
 
 fn of_run(events: Vec<Event>, calls: Vec<RecordedCall>) -> (Earlier, Vec<Question>) {
+    with_containers(events, calls, &Containers::default())
+}
+
+fn with_containers(
+    events: Vec<Event>,
+    calls: Vec<RecordedCall>,
+    containers: &Containers,
+) -> (Earlier, Vec<Question>) {
     Earlier::of_run(
         &graph(),
         told(events),
@@ -173,6 +181,7 @@ fn of_run(events: Vec<Event>, calls: Vec<RecordedCall>) -> (Earlier, Vec<Questio
         calls,
         &Inherited::default(),
         &|_| true,
+        containers,
     )
 }
 
@@ -227,6 +236,55 @@ fn a_container_that_was_only_looked_at_is_started_again() {
 }
 
 #[test]
+fn a_container_at_work_that_is_there_still_is_gone_on_with() {
+    let run = docker(DockerOp::Run(Default::default()));
+    let wait = docker(DockerOp::WaitContainer { id: "c1".into() });
+    let look = docker(DockerOp::InspectContainer { id: "c1".into() });
+    let id = Some(Ok(Reply::Id("c1".into())));
+    let record = |calls: &[(&Call, &Said)]| -> Vec<RecordedCall> {
+        let calls = calls.iter().zip(1..);
+        calls
+            .map(|((call, said), seq)| recorded(build(), seq, 11, (*call).clone(), (*said).clone()))
+            .collect()
+    };
+    let there = |calls: &[RecordedCall]| {
+        let ids = at_work(calls)
+            .into_iter()
+            .map(|call| (call, "c1".to_owned()));
+        Containers::new(ids.collect())
+    };
+    for calls in [
+        record(&[(&run, &None)]),
+        record(&[(&run, &id)]),
+        record(&[(&run, &id), (&wait, &None)]),
+    ] {
+        let containers = there(&calls);
+        let (earlier, questions) =
+            with_containers(vec![started(build())], calls.clone(), &containers);
+        assert_eq!(questions, []);
+        let Going::Replay(record) = &earlier.going[&build()] else {
+            panic!("{calls:?}");
+        };
+        let unknown = calls[0].answer.is_none();
+        assert_eq!(record.taken.contains_key(&1), unknown, "{record:?}");
+        assert!(earlier.found[0].contains("its container is there still"));
+        let stamp = calls[0].id.stamp();
+        assert_eq!(earlier.goes_on_with(&containers), [stamp].into());
+    }
+    // One that was looked at, one that ended, another one under the same name.
+    let over = Some(Ok(Reply::Exit(Exit::default())));
+    let looked = record(&[(&run, &id), (&look, &None)]);
+    assert!(at_work(&looked).is_empty());
+    assert!(at_work(&record(&[(&run, &id), (&wait, &over)])).is_empty());
+    let other = Some(Ok(Reply::Id("c2".into())));
+    let calls = record(&[(&run, &other)]);
+    let containers = there(&calls);
+    let (earlier, _) = with_containers(vec![started(build())], calls, &containers);
+    assert_eq!(earlier.going[&build()], Going::Anew);
+    assert!(earlier.goes_on_with(&containers).is_empty());
+}
+
+#[test]
 fn what_the_journal_does_not_have_cannot_be_replayed() {
     let large = |call: Call| {
         let mut call = recorded(build(), 1, 11, call, Some(Ok(Reply::Done)));
@@ -259,6 +317,7 @@ fn another_plugin_is_not_told_what_the_first_one_heard() {
         vec![call],
         &Inherited::default(),
         &|_| false,
+        &Containers::default(),
     );
     assert_eq!(earlier.going[&build()], Going::Anew);
     assert_eq!(questions.len(), 1);
@@ -344,6 +403,7 @@ fn what_cleaned_up_does_so_again_when_a_step_goes_on() {
             vec![cut.clone()],
             &Inherited::default(),
             &|_| true,
+            &Containers::default(),
         );
         assert_eq!(earlier.ended(), [build()], "{after:?}");
         // Nobody is asked about a call of a cleanup that is over.
@@ -365,6 +425,7 @@ fn what_cleaned_up_counts_when_nothing_ran_since() {
             vec![call],
             &Inherited::default(),
             &|_| true,
+            &Containers::default(),
         )
     };
     let done = recorded(tidy.clone(), 1, 71, exec("rm"), Some(Ok(Reply::Done)));
@@ -467,7 +528,16 @@ fn releases_of_good_steps_are_the_retrys_to_mark() {
     // Also when the retry is cut short before it said or did anything.
     let inherited = retried.handed_on();
     let none = Vec::new();
-    let (resumed, _) = Earlier::of_run(&graph(), none, 1, Vec::new(), &inherited, &|_| true);
+    let containers = Containers::default();
+    let (resumed, _) = Earlier::of_run(
+        &graph(),
+        none,
+        1,
+        Vec::new(),
+        &inherited,
+        &|_| true,
+        &containers,
+    );
     assert_eq!(resumed.ended(), retried.ended());
     assert_eq!(resumed.releases, retried.releases);
     let again = Earlier::of_failed(&graph(), &told(vec![finished()]), &[], &inherited);
@@ -495,7 +565,16 @@ fn what_was_taken_over_and_put_back_is_done_again() {
         finished(),
     ]);
     let calls = vec![restored];
-    let (resumed, _) = Earlier::of_run(&graph(), events, 4, calls, &inherited, &|_| true);
+    let containers = Containers::default();
+    let (resumed, _) = Earlier::of_run(
+        &graph(),
+        events,
+        4,
+        calls,
+        &inherited,
+        &|_| true,
+        &containers,
+    );
     assert_eq!(resumed.ended(), [build()]);
 }
 
